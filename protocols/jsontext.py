@@ -1,0 +1,110 @@
+"""JSON bytes to values that can be stored, and back: orjson for what is right, a lenient reader for the rest.
+
+A value from here holds no NUL, no surrogate and no number beyond a double, in keys either. An integer beyond 64 bits is
+read by orjson as the nearest double.
+"""
+
+import json
+import re
+from typing import Any, NamedTuple
+
+import orjson
+
+from logagg.protocols.clean import clean_value
+
+#: orjson takes this escape, PostgreSQL does not take the character.
+NUL_ESCAPE = b"\\u0000"
+_BLANKS = re.compile(r"[ \t\r\n]*+")
+#: An integer of so many digits is below 1.8e308, the largest double.
+_DOUBLE_DIGITS = 308
+
+_NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+
+
+class Loaded(NamedTuple):
+    """A JSON value, and whether something in it had to be replaced."""
+
+    value: Any
+    replaced: bool
+
+
+def loads(data: bytes) -> Loaded:
+    """Read one JSON value. Raises ValueError, with the place, for what is none even to a lenient eye."""
+    if NUL_ESCAPE not in data:
+        try:
+            return Loaded(orjson.loads(data), False)
+        except orjson.JSONDecodeError:
+            pass  # the lenient reader has the last word
+    text = to_lenient(data)
+    value, end, replaced = LenientReader().read(text, 0)
+    if text[end:].strip():
+        raise ValueError(f"invalid JSON: more text after the value: char {end} of {len(text)}")
+    return Loaded(value, replaced)
+
+
+def dumps(value: object) -> str:
+    """Write a value of `loads` as JSON. Raises ValueError when it is nested too deeply."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # more than 254 levels, or an integer beyond 64 bits
+        pass
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
+
+
+def name_of(value: object) -> str:
+    """Say what JSON calls it: object, array, string, number, boolean or null."""
+    return _NAMES.get(type(value), "null")
+
+
+def to_lenient(data: bytes) -> str:
+    """Text for a `LenientReader`: bytes that are no UTF-8 become surrogates, which it replaces."""
+    return data.decode(errors="surrogateescape").removeprefix("\ufeff")
+
+
+def to_bytes(text: str) -> bytes:
+    """Give the bytes back from which `to_lenient` made the text."""
+    return text.encode(errors="surrogateescape")
+
+
+class LenientReader:
+    """Reads what orjson refuses: bad UTF-8, NUL, lone surrogates, control characters, NaN, infinities, 1e400."""
+
+    def __init__(self) -> None:
+        self._renamed = 0
+        self._decoder = json.JSONDecoder(
+            strict=False, parse_float=self._float, parse_int=self._integer, parse_constant=self._as_text
+        )
+
+    def read(self, text: str, start: int) -> tuple[Any, int, bool]:
+        """Read the value at `start` or behind blanks; give it, its end, and whether something was replaced.
+
+        Raises ValueError, with the place.
+        """
+        self._renamed = 0
+        try:
+            value, end = self._decoder.raw_decode(text, _behind_blanks(text, start))
+            cleaned = clean_value(value)
+            return cleaned, end, bool(self._renamed) or cleaned != value
+        except json.JSONDecodeError as error:
+            raise ValueError(f"invalid JSON: {error}") from None
+        except RecursionError:
+            raise ValueError(f"JSON nested too deeply, in {len(text) - start} characters") from None
+
+    def _float(self, text: str) -> float | str:
+        number = float(text)
+        return number if abs(number) != float("inf") else self._as_text(text)
+
+    def _integer(self, text: str) -> int | str:
+        return int(text) if len(text) <= _DOUBLE_DIGITS else self._as_text(text)
+
+    def _as_text(self, text: str) -> str:
+        self._renamed += 1
+        return text
+
+
+def _behind_blanks(text: str, start: int) -> int:
+    blanks = _BLANKS.match(text, start)
+    return blanks.end() if blanks else start
