@@ -1,0 +1,27 @@
+"""The advisory locks of logagg in a database: two numbers, the first one ours, the second says what is locked."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+#: First number of all our locks: "logg" in ASCII. With an owner's number it says that this owner lives.
+CLASS = 0x6C6F6767
+#: Owners count from 1; these are below.
+MIGRATION = -1
+MAINTENANCE = -2
+SUMMARIES = -3
+
+
+@contextlib.asynccontextmanager
+async def locked(connection: Any, number: int, *, wait: bool = True) -> AsyncIterator[bool]:
+    """Hold a lock of the session; yield whether it was got, which only without `wait` may be False."""
+    if wait:
+        await connection.execute("select pg_advisory_lock($1, $2)", CLASS, number)
+    elif not await connection.fetchval("select pg_try_advisory_lock($1, $2)", CLASS, number):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        if not connection.is_closed():
+            await connection.execute("select pg_advisory_unlock($1, $2)", CLASS, number)

@@ -1,0 +1,108 @@
+"""What the tests share: a real PostgreSQL, and a fresh database of it for each test.
+
+LOGAGG_TEST_DATABASE_URL names a server to use instead of an embedded one; its user must be allowed to create databases.
+LOGAGG_TEST_LOOP=uvloop runs the asynchronous tests under uvloop; PYTHONASYNCIODEBUG=1 in asyncio's debug mode.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import uvloop
+
+from logagg.sinks.embedded import EmbeddedPostgres
+from logagg.sinks.store import Store
+
+#: Whole daemons: `daemon`, `start_daemon`.
+pytest_plugins = ["daemons"]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if os.environ.get("LOGAGG_TEST_LOOP") == "uvloop":
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end, in a thread: there may be a loop in this one already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _with_database(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The address of a server: a temporary embedded one, or the one of LOGAGG_TEST_DATABASE_URL."""
+    if url := os.environ.get("LOGAGG_TEST_DATABASE_URL"):
+        yield url
+        return
+    folder = Path(tempfile.mkdtemp(prefix="logagg-test-"))  # not below pytest's: as root nobody else may enter that
+    try:
+        # Nothing here outlives the machine: a crash of the server alone loses nothing without fsync.
+        settings = {"fsync": "off", "full_page_writes": "off", "wal_compression": "off"}
+        with EmbeddedPostgres(folder, settings=settings) as server:
+            yield server.url
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def _template(postgres_url: str) -> Iterator[str]:
+    """The name of a migrated database that nobody is connected to."""
+    name = f"logagg_template_{uuid4().hex[:12]}"
+    _run(_execute(postgres_url, f"create database {name}"))
+
+    async def migrate() -> None:
+        store = await Store.open(_with_database(postgres_url, name))
+        await store.close()
+
+    _run(migrate())
+    yield name
+    _run(_execute(postgres_url, f"drop database {name} with (force)"))
+
+
+@pytest.fixture
+def database_url(postgres_url: str, _template: str) -> Iterator[str]:
+    """The address of a fresh, migrated database."""
+    name = f"logagg_test_{uuid4().hex[:12]}"
+    _run(_execute(postgres_url, f"create database {name} template {_template}"))
+    yield _with_database(postgres_url, name)
+    _run(_execute(postgres_url, f"drop database {name} with (force)"))
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> Iterator[str]:
+    """The address of a fresh database with nothing in it."""
+    name = f"logagg_test_{uuid4().hex[:12]}"
+    _run(_execute(postgres_url, f"create database {name}"))
+    yield _with_database(postgres_url, name)
+    _run(_execute(postgres_url, f"drop database {name} with (force)"))
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    """An open store on a fresh database."""
+    store = await Store.open(database_url)
+    yield store
+    await store.close()

@@ -1,0 +1,366 @@
+"""The store in trouble, against a real PostgreSQL: lost connections, killed servers, dead owners."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import polars as pl
+import pytest
+
+from logagg.protocols.record import Record, Reject
+from logagg.sinks.embedded import EmbeddedPostgres
+from logagg.sinks.errors import is_poison
+from logagg.sinks.frames import SCHEMA
+from logagg.sinks.store import Store, StoreError, StoreUnavailable
+
+NOW = datetime.now(UTC)
+WEEK = timedelta(days=7)
+ALL = list(SCHEMA)
+
+
+def record(message: str = "m", **fields: Any) -> Record:
+    base = Record(NOW, NOW, 6, None, None, "h", "s", None, message, None, None, None, None)
+    return base._replace(**fields)
+
+
+def records(*messages: str) -> list[Record]:
+    return [record(m) for m in messages]
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of an ordinary user of the same database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    if not connection.is_closed():
+        await connection.close(timeout=5)
+
+
+async def messages(sql: asyncpg.Connection) -> list[str]:
+    return [m for (m,) in await sql.fetch("select message from logs order by id")]
+
+
+async def in_memory(store: Store) -> pl.DataFrame:
+    """The records of the only open batch."""
+    (batch,) = [b for b in await store.batches() if b.open]
+    return await store.load(batch, ALL)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.DiskFullError("53100"),
+        asyncpg.TooManyConnectionsError("53300"),
+        asyncpg.CannotConnectNowError("57P03"),
+        asyncpg.AdminShutdownError("57P01"),
+        asyncpg.DeadlockDetectedError("40P01"),
+        asyncpg.SerializationError("40001"),
+        asyncpg.ReadOnlySQLTransactionError("25006"),
+        asyncpg.QueryCanceledError("57014"),
+        asyncpg.UndefinedTableError("42P01"),
+        asyncpg.InsufficientPrivilegeError("42501"),
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.ConnectionDoesNotExistError("08003"),
+        ConnectionResetError(),
+        TimeoutError(),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_trouble_of_the_server_is_not_poison(error: Exception) -> None:
+    assert not is_poison(error)
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedPostgres]:
+    """A server of this test alone, to be killed."""
+    folder = Path(tempfile.mkdtemp(prefix="logagg-test-"))
+    server = EmbeddedPostgres(folder)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+def kill(server: EmbeddedPostgres) -> None:
+    """Immediate shutdown: like a crash, and all its processes are gone with it."""
+    pid = int((server.cluster / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGQUIT)
+    while not server._gone(pid):
+        pass
+
+
+async def test_a_killed_server_costs_nothing_acknowledged(server: EmbeddedPostgres) -> None:
+    store = await Store.open(server.url)
+    await store.write(records("before"))
+    kill(server)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await store.write(records("lost"))
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+        with pytest.raises(StoreUnavailable):
+            await store.batches()
+        with pytest.raises(StoreUnavailable):
+            await store.maintenance(WEEK)
+    server.start()
+    await store.ping()
+    await store.write(records("after"))
+    assert (await in_memory(store))["message"].to_list() == ["before", "after"]
+    await store.maintenance(WEEK)
+    await store.close()
+    again = await Store.open(server.url)
+    (batch,) = await again.batches()
+    assert (await again.load(batch, ["message"]))["message"].to_list() == ["before", "after"]
+    await again.close()
+
+
+async def test_closing_without_a_server_does_not_hang(server: EmbeddedPostgres) -> None:
+    store = await Store.open(server.url)
+    await store.write(records("a"))
+    kill(server)
+    await store.close()
+    server.start()
+    again = await Store.open(server.url)
+    assert [(b.open, b.count) for b in await again.batches()] == [(False, 1)]
+    await again.close()
+
+
+async def test_no_server_is_unavailable_and_no_database_is_an_error(postgres_url: str, database_url: str) -> None:
+    with pytest.raises(StoreUnavailable):
+        await Store.open("postgresql://logagg@127.0.0.1:1/logagg")
+    with pytest.raises(StoreError, match="does not exist") as error:
+        await Store.open(database_url + "x" if "?" not in database_url else database_url.replace("?", "x?", 1))
+    assert not isinstance(error.value, StoreUnavailable)
+
+
+@contextlib.asynccontextmanager
+async def no_commits(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Let no write get further than its COPY; gives the connection that holds it up."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute("lock table quarantine in access exclusive mode")
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def waiting(connection: asyncpg.Connection) -> None:
+    """Return when a write is held up."""
+    blocked = "select count(*) from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid))"
+    while not await connection.fetchval(blocked):
+        await asyncio.sleep(0.01)
+
+
+A_REJECT = [Reject(NOW, "tcp", "::1", "reason", b"raw")]
+
+
+async def test_a_terminated_connection_writes_nothing_and_is_replaced(database_url: str, store: Store) -> None:
+    async with no_commits(database_url) as holder:
+        write = asyncio.create_task(store.write(records("a"), A_REJECT))
+        await waiting(holder)
+        await holder.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where application_name = 'logagg' and datname = current_database()"
+        )
+    with pytest.raises(StoreUnavailable):
+        await write
+    assert await store.batches() == []
+    assert (await store.write(records("a"), A_REJECT)).stored == 1
+    assert (await in_memory(store))["message"].to_list() == ["a"]
+
+
+async def test_a_cancelled_write_is_whole_in_memory_and_in_rows(
+    database_url: str, store: Store, sql: asyncpg.Connection
+) -> None:
+    async with no_commits(database_url) as holder:
+        write = asyncio.create_task(store.write(records("cancelled"), A_REJECT))
+        await waiting(holder)
+        write.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await write
+    for i in range(4):
+        await store.write(records(str(i)))
+    await store.close()
+    assert await messages(sql) == ["cancelled", "0", "1", "2", "3"]
+    assert tuple(await sql.fetchrow("select count, closed_at is null from batches")) == (5, False)
+
+
+async def test_a_batch_is_closed_behind_the_writes_into_it(database_url: str, sql: asyncpg.Connection) -> None:
+    store = await Store.open(database_url, batch_records=1)
+    async with no_commits(database_url) as holder:
+        first = asyncio.create_task(store.write(records("a"), A_REJECT))
+        await waiting(holder)
+        await store.write(records("b"))
+        assert [n for (n,) in await sql.fetch("select count from batches where closed_at is not null")] == []
+    await first
+    await store.close()
+    assert [n for (n,) in await sql.fetch("select count from batches")] == [1, 1]
+
+
+class Proxy:
+    """A Unix socket in front of the server's, which cuts a connection at its COMMIT."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._server = Path(parse_qs(parts.query)["host"][0]) / ".s.PGSQL.5432"
+        self.folder = Path(tempfile.mkdtemp(prefix="logagg-test-"))
+        self.url = parts._replace(query=f"host={self.folder}").geturl()
+        #: Cut the next COMMIT: `before` or `after` the server has it.
+        self.cut: str | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_unix_connection(str(self._server))
+
+        async def answers() -> None:
+            while data := await up_reader.read(65536):
+                if self.cut != "now":
+                    writer.write(data)
+            writer.close()
+
+        back = asyncio.create_task(answers())
+        try:
+            while data := await reader.read(65536):
+                commit = self.cut and b"COMMIT;\0" in data
+                if commit and self.cut == "before":
+                    break
+                if commit:
+                    self.cut = "now"
+                up_writer.write(data)
+                if commit:
+                    await asyncio.sleep(0.1)
+                    break
+        finally:
+            if self.cut:
+                self.cut = None
+                writer.transport.abort()
+            up_writer.close()
+            await back
+            writer.close()
+
+    async def __aenter__(self) -> "Proxy":
+        self._listener = await asyncio.start_unix_server(self.serve, str(self.folder / ".s.PGSQL.5432"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.close()
+        await asyncio.sleep(0.05)
+        shutil.rmtree(self.folder)
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    if not urlsplit(database_url).query:
+        pytest.skip("the server of LOGAGG_TEST_DATABASE_URL has no Unix socket in its address")
+    async with Proxy(database_url) as proxy:
+        yield proxy
+
+
+async def test_a_commit_whose_answer_is_lost_is_a_success(proxy: Proxy, sql: asyncpg.Connection) -> None:
+    store = await Store.open(proxy.url)
+    proxy.cut = "after"
+    assert (await store.write(records("a"), A_REJECT)).stored == 1
+    assert proxy.cut is None
+    assert (await in_memory(store))["message"].to_list() == ["a"]
+    proxy.cut = "after"
+    assert (await store.write([], A_REJECT)).stored == 0
+    await store.close()
+    assert await messages(sql) == ["a"]
+    assert await sql.fetchval("select count(*) from quarantine") == 2
+
+
+async def test_a_commit_that_never_arrived_wrote_nothing(proxy: Proxy, sql: asyncpg.Connection) -> None:
+    store = await Store.open(proxy.url)
+    proxy.cut = "before"
+    with pytest.raises(StoreUnavailable, match="connection lost in COMMIT of transaction"):
+        await store.write(records("a"), A_REJECT)
+    assert (await store.write(records("a"), A_REJECT)).stored == 1
+    assert (await in_memory(store))["message"].to_list() == ["a"]
+    await store.close()
+    assert await messages(sql) == ["a"]
+    assert await sql.fetchval("select count(*) from quarantine") == 1
+
+
+# Several stores
+
+
+async def test_two_stores_on_one_database(database_url: str, store: Store) -> None:
+    other = await Store.open(database_url)
+    await asyncio.gather(store.write(records("mine")), other.write(records("theirs")))
+    await asyncio.gather(store.maintenance(WEEK), other.maintenance(WEEK))
+    found = await store.batches()
+    assert sorted([b.open for b in found]) == [True, True]
+    loaded = [(await store.load(b, ["message"]))["message"].to_list() for b in found]
+    assert sorted(loaded) == [["mine"], ["theirs"]]
+    await other.close()
+    assert sorted(b.open for b in await store.batches()) == [False, True]
+
+
+async def test_a_batch_of_a_crashed_daemon_is_closed_by_the_next(database_url: str, sql: asyncpg.Connection) -> None:
+    program = """
+import asyncio, os, sys
+from datetime import UTC, datetime
+from logagg.protocols.record import Record
+from logagg.sinks.store import Store
+
+async def main():
+    store = await Store.open(sys.argv[1])
+    time = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    await store.write([Record(time, time, 6, None, None, h, "s", None, "m", *[None] * 4) for h in ("a", "b", None)])
+    await store._room()
+    os._exit(7)
+
+asyncio.run(main())
+"""
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program, database_url], check=False)
+    assert done.returncode == 7
+    time = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    async with gone(sql):
+        store = await Store.open(database_url)
+    (batch,) = await store.batches()
+    hosts = frozenset(["a", "b", None])
+    assert batch[1:] == (False, 3, time, time, time, time, frozenset(["s"]), hosts, frozenset([None]))
+    assert (await store.load(batch, ["host"]))["host"].to_list() == ["a", "b", None]
+    await store.close()
+
+
+@contextlib.asynccontextmanager
+async def gone(sql: asyncpg.Connection) -> AsyncIterator[None]:
+    """Wait until the server has noticed that all stores are away."""
+    others = "select count(*) from pg_stat_activity where application_name = 'logagg' and datname = current_database()"
+    while await sql.fetchval(others):
+        await asyncio.sleep(0.01)
+    yield
+
+
+async def test_an_owner_taken_for_dead_goes_on_in_a_new_batch(database_url: str, store: Store) -> None:
+    await store.write(records("a"))
+    await store._owner.leave()
+    other = await Store.open(database_url)
+    assert [(b.open, b.count) for b in await other.batches()] == [(False, 1)]
+    await asyncio.gather(store.write(records("b")), store.write(records("c"), A_REJECT))
+    found = await store.batches()
+    assert [(b.open, b.count) for b in found] == [(True, 2), (False, 1)]
+    loaded = [(await store.load(b, ["message"]))["message"].to_list() for b in found]
+    assert loaded == [["b", "c"], ["a"]]
+    await store.ping()
+    assert (await other.maintenance(WEEK)).adopted == []
+    await other.close()
+
+
+async def test_an_empty_batch_of_a_dead_owner_is_deleted(database_url: str, sql: asyncpg.Connection) -> None:
+    await sql.execute("insert into batches (owner) values (1000000)")
+    store = await Store.open(database_url)
+    assert await sql.fetchval("select count(*) from batches") == 0
+    await store.close()
