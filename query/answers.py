@@ -1,0 +1,122 @@
+"""What is asked and what is answered: the plain types that the engine takes and gives."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+#: By timestamp, then by id.
+Order = Literal["newest", "oldest"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filter:
+    """Which records. All conditions hold at once; None is no condition."""
+
+    #: Earliest and latest timestamp, both inclusive, aware.
+    start: datetime | None = None
+    end: datetime | None = None
+    #: A query in the language (`language.py`).
+    q: str | None = None
+    #: The name of one level: exactly this one.
+    level: str | None = None
+    #: Exact, with case.
+    service: str | None = None
+    host: str | None = None
+    environment: str | None = None
+    source: str | None = None
+    #: Words that must all stand in the record, in any order; no syntax.
+    words: str | None = None
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a question cost."""
+
+    #: Batches that may hold records of the time range.
+    batches: int = 0
+    #: Batches not read, by the reason: the column that cannot match (`timestamp`, `service` ...), `order` (what was
+    #: found already comes first) or `counted` (all of it matches).
+    skipped: dict[str, int] = field(default_factory=dict)
+    #: Batches read, and the records in them.
+    scanned: int = 0
+    records: int = 0
+    seconds: float = 0.0
+
+    def skip(self, reason: str) -> None:
+        """Count one batch that was not read."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Records, in the order asked for."""
+
+    #: Keys: id, timestamp, received_at (aware datetimes), level (name), service, host, environment, source, facility,
+    #: message, attributes (dict), trace_id, span_id.
+    records: list[dict[str, Any]]
+    #: Give it back to read on after the last record; None when there was no more.
+    cursor: str | None
+    #: How many records match at all; None unless asked for.
+    total: int | None
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bar: the records with start <= timestamp < start + interval."""
+
+    start: datetime
+    count: int
+    #: Records by level name, most severe first; levels without a record are left out.
+    levels: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts over time: bins without gaps, aligned to the interval from 1970-01-01."""
+
+    interval: timedelta
+    bins: list[Bin]
+    #: Records found before the first and after the last bin. Not 0 only where no range was asked for, and a few
+    #: timestamps lie far from all others (see `histogram.py`).
+    before: int
+    after: int
+    #: All records found: in bins, before and after.
+    total: int
+    stats: Stats
+
+    @property
+    def end(self) -> datetime | None:
+        """The end of the last bin, or of the year 9999 if that comes first; None without bins."""
+        if not self.bins:
+            return None
+        start, last = self.bins[-1].start, datetime.max.replace(tzinfo=UTC)
+        return last if self.interval > last - start else start + self.interval
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Messages of one form."""
+
+    #: The message with `<*>` for what varies.
+    template: str
+    count: int
+    first_seen: datetime
+    last_seen: datetime
+    #: At most 10, most frequent first.
+    services: list[str]
+    #: The newest message of this form.
+    example: str
+    #: Records by level name, most severe first.
+    levels: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """Patterns of the newest messages that match, most frequent first."""
+
+    patterns: list[Pattern]
+    #: Messages looked at, and whether older ones were left out because of the limit.
+    messages: int
+    cut: bool
+    stats: Stats

@@ -1,0 +1,127 @@
+"""The engine: every question about stored records goes through it.
+
+A question takes a turn (so many at once, the others wait), reads batch by batch, evaluates in a worker thread, and ends
+within its time limit, the waiting included.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from logagg.query import aggregate, histogram, mining, search
+from logagg.query.answers import Bin, Filter, Found, Histogram, Order, Pattern, Patterns, Stats
+from logagg.query.errors import QueryError, QueryLimit
+from logagg.query.question import Question
+from logagg.sinks.store import Store
+
+__all__ = [
+    "Bin",
+    "Engine",
+    "Filter",
+    "Found",
+    "Histogram",
+    "Order",
+    "Pattern",
+    "Patterns",
+    "QueryError",
+    "QueryLimit",
+    "Stats",
+]
+
+#: Places up to which an offset may lead; they are all sorted.
+MAX_OFFSET = 1_000_000
+
+
+class Engine:
+    """Answers questions about a store. All raise QueryError, QueryLimit, and StoreError from the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        timeout: float,
+        concurrency: int = 2,
+        max_records: int = 10_000,
+        max_groups: int = 100_000,
+        pattern_records: int = 50_000,
+    ) -> None:
+        """Set the limits.
+
+        `timeout` in seconds for one question, `concurrency` of them at once, `max_records` in one answer, `max_groups`
+        of an aggregation, `pattern_records` in which patterns are looked for.
+        """
+        self._store = store
+        self._timeout = timeout
+        self._max_records = max_records
+        self._max_groups = max_groups
+        self._pattern_records = pattern_records
+        self._turns = asyncio.Semaphore(concurrency)
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="query")
+
+    def close(self) -> None:
+        """End the worker threads, once what runs in them has ended. The store stays open."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def search(
+        self,
+        asked: Filter,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        order: Order = "newest",
+        offset: int = 0,
+        count: bool = False,
+    ) -> Found:
+        """Return the first `limit` records by timestamp and id, after skipping `offset`, or those behind a cursor.
+
+        With `count`, also how many match at all, whatever cursor, offset and limit. A walk by cursors meets each record
+        once that was there when it began; of those that come in meanwhile it meets those that lie before it.
+        """
+        self._check_limit(limit)
+        if not 0 <= offset <= MAX_OFFSET:
+            raise QueryError(f"offset of {offset}, at least 0 and at most {MAX_OFFSET}; further down, use the cursor")
+        if order not in ("newest", "oldest"):
+            raise QueryError(f"order {order!r} is neither newest nor oldest")
+        async with self._question() as question:
+            return await search.search(
+                question, asked, limit=limit, offset=offset, cursor=cursor, order=order, count=count
+            )
+
+    async def aggregate(self, asked: Filter, by: Sequence[str]) -> list[dict[str, Any]]:
+        """Return `{field: value, ..., "count": n}` for each group of equal values, most first.
+
+        Fields are columns, `level`, or attributes by path, whose values are text; None is for records without it.
+        """
+        async with self._question() as question:
+            return await aggregate.aggregate(question, asked, by, self._max_groups)
+
+    async def histogram(self, asked: Filter, *, interval: timedelta | None = None) -> Histogram:
+        """Return counts over time; without an interval, in at most about 100 bins."""
+        async with self._question() as question:
+            return await histogram.histogram(question, asked, interval)
+
+    async def patterns(self, asked: Filter, *, limit: int) -> Patterns:
+        """Return the most frequent patterns of the newest messages that match, `pattern_records` at most."""
+        self._check_limit(limit)
+        async with self._question() as question:
+            return await mining.patterns(question, asked, limit, self._pattern_records)
+
+    def _check_limit(self, limit: int) -> None:
+        if not 1 <= limit <= self._max_records:
+            raise QueryError(f"limit of {limit}, at least 1 and at most {self._max_records}")
+
+    @asynccontextmanager
+    async def _question(self) -> AsyncIterator[Question]:
+        question = Question(self._store, self._pool, self._timeout)
+        try:
+            async with asyncio.timeout(self._timeout) as clock, self._turns:
+                yield question
+        except TimeoutError:
+            if clock.expired():
+                raise question.limit_reached() from None
+            raise
+        finally:
+            question.stop()

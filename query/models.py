@@ -1,0 +1,315 @@
+"""What requests and answers look like, as pydantic models: the checks and the OpenAPI document both come from here.
+
+The routes of the two seed services keep the seeds' shapes; where a field is ours, its description says so.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+
+class Level(StrEnum):
+    """The levels of a stored record: the names of the syslog severities, the most severe first."""
+
+    EMERGENCY = "EMERGENCY"
+    ALERT = "ALERT"
+    CRITICAL = "CRITICAL"
+    ERROR = "ERROR"
+    WARNING = "WARNING"
+    NOTICE = "NOTICE"
+    INFO = "INFO"
+    DEBUG = "DEBUG"
+
+
+class Seed1Level(StrEnum):
+    """The levels that seed 1 takes."""
+
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    DEBUG = "DEBUG"
+
+
+class EntryLevel(StrEnum):
+    """The levels that seed 2 takes."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    CRITICAL = "CRITICAL"
+
+
+def _plus(value: object) -> object:
+    """Give a zone back its plus sign, which an unquoted URL turned into a space."""
+    return re.sub(r" (?=\d\d:?\d\d$)", "+", value) if isinstance(value, str) and "T" in value.upper() else value
+
+
+def _utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("the time is out of the years 1 to 9999 in UTC") from None
+
+
+#: RFC 3339, without a zone (then UTC), a date, or seconds or milliseconds since 1970. Always aware and UTC afterwards.
+Time = Annotated[datetime, BeforeValidator(_plus), AfterValidator(_utc)]
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def _interval(value: object) -> object:
+    found = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", value) if isinstance(value, str) else None
+    if not found or not int(found[1]):
+        raise ValueError("expected seconds, or a whole number with a unit of s, m, h, d, w such as 5m")
+    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+Interval = Annotated[
+    timedelta, BeforeValidator(_interval), WithJsonSchema({"type": "string", "examples": ["5m", "60"]})
+]
+
+
+class Filters(BaseModel):
+    """Which records: what all reading routes have in common. All that is given must hold."""
+
+    start_time: Time | None = Field(None, description="Not before this time, inclusive. Without a zone it is UTC.")
+    end_time: Time | None = Field(None, description="Not after this time, inclusive. Without a zone it is UTC.")
+    q: str | None = Field(None, description="The query language.", examples=['timeout -"connection reset"'])
+    search: str | None = Field(None, description="Words that must all occur, in any order; nothing in it is syntax.")
+    service: str | None = Field(None, description="Exactly this service.")
+    level: Level | None = Field(None, description="Exactly this level.")
+    host: str | None = Field(None, description="Exactly this host.")
+    environment: str | None = Field(None, description="Exactly this environment.")
+    source: str | None = Field(None, description="Exactly this source.")
+
+
+class LogsQuery(Filters):
+    """`GET /logs`."""
+
+    limit: int = Field(1000, ge=1, le=10_000, description="Records in one answer.")
+    cursor: str | None = Field(None, description="Where the page before ended; taken from its `Link` header.")
+    order: Literal["newest", "oldest"] = Field("newest", description="Which come first, by timestamp and id.")
+
+
+class _Page(Filters):
+    query: str | None = Field(None, description="Words that must all occur, in any order; nothing in it is syntax.")
+    offset: int = Field(0, ge=0, description="Records to skip; `GET /logs` with its cursor is the faster way far down.")
+
+
+def _clamp(value: int) -> int:
+    return max(1, min(value, 1000))
+
+
+class SearchQuery(_Page):
+    """`GET /logs/search`."""
+
+    limit: Annotated[int, AfterValidator(_clamp)] = Field(100, description="Records in one answer, 1 to 1000; clamped.")
+
+
+class SearchBody(_Page):
+    """`POST /logs/search`."""
+
+    limit: int = Field(100, ge=1, le=1000, description="Records in one answer.")
+
+
+class AggregationsQuery(Filters):
+    """`GET /logs/aggregations`."""
+
+    by: str = Field(
+        "service,level", pattern=r"^[^,]+(,[^,]+){0,7}$", description="What to count by: 1 to 8 names, commas between."
+    )
+
+    @property
+    def names(self) -> list[str]:
+        """The names of `by`."""
+        return [name.strip() for name in self.by.split(",")]
+
+
+class HistogramQuery(Filters):
+    """`GET /logs/histogram`."""
+
+    interval: Interval | None = Field(None, description="Width of a bin; without it, one that gives a readable number.")
+
+
+class PatternsQuery(Filters):
+    """`GET /logs/patterns`."""
+
+    hours: int = Field(24, ge=1, le=87_600, description="How far back from end_time, where start_time is not given.")
+    limit: int = Field(50, ge=1, le=1000, description="Patterns in the answer, the most frequent.")
+
+
+class LogRecord(BaseModel):
+    """A record as it is read back."""
+
+    id: int = Field(description="Below 2**53.")
+    timestamp: datetime
+    received_at: datetime
+    level: Level
+    service: str | None
+    host: str | None
+    environment: str | None
+    source: str | None
+    facility: int | None = Field(description="Syslog facility, 0 to 23.")
+    message: str
+    attributes: dict[str, Any] = Field(description="All other fields.")
+    trace_id: str | None
+    span_id: str | None
+
+
+class Seed1Log(BaseModel):
+    """One log of seed 1, to be stored. Keys besides these are kept as attributes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    timestamp: Time
+    level: Seed1Level
+    message: str
+    service: str
+
+    def as_object(self) -> dict[str, Any]:
+        """Return what `protocols.mapping.from_object` takes, with the time as RFC 3339."""
+        return dict(self) | {"timestamp": self.timestamp.isoformat(), "level": self.level.value}
+
+
+class LogEntry(BaseModel):
+    """One log of seed 2, to be stored."""
+
+    timestamp: Time | None = Field(None, description="Default: the time of receipt.")
+    level: EntryLevel
+    message: str
+    source: str
+    service: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    metadata: dict[str, Any] | None = None
+
+    def as_object(self) -> dict[str, Any]:
+        """Return what `protocols.mapping.from_object` takes: no key without a value, the time as RFC 3339."""
+        given = {key: value for key, value in self if value is not None} | {"level": self.level.value}
+        return given | ({"timestamp": self.timestamp.isoformat()} if self.timestamp else {})
+
+
+class FoundEntry(BaseModel):
+    """A record in the shape of seed 2, with ours behind it."""
+
+    timestamp: datetime
+    level: Level
+    message: str
+    source: str | None
+    service: str | None
+    trace_id: str | None
+    span_id: str | None
+    metadata: dict[str, Any] | None = Field(description="As it was sent; for records of other senders, all attributes.")
+    id: int
+    host: str | None
+    environment: str | None
+    received_at: datetime
+
+
+class SearchAnswer(BaseModel):
+    """Answer of `/logs/search`."""
+
+    logs: list[FoundEntry]
+    total_count: int = Field(description="Records that match, whatever limit and offset.")
+    took_ms: float
+
+
+class Count(BaseModel):
+    """How many records have these values; the keys are those of `by`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    service: str | None = None
+    level: Level | None = None
+    count: int
+
+
+class Bin(BaseModel):
+    """One bar of the histogram: from start (inclusive) for one interval."""
+
+    start: datetime
+    total: int
+    levels: dict[Level, int] = Field(description="Only the levels that occur.")
+
+
+class HistogramAnswer(BaseModel):
+    """Answer of `/logs/histogram`."""
+
+    start: datetime | None
+    end: datetime | None
+    interval_seconds: float
+    total: int = Field(description="Records that match, in bins or not.")
+    before: int = Field(description="Records before the first bin: a few whose time is far from all others.")
+    after: int = Field(description="Records after the last bin.")
+    bins: list[Bin] = Field(description="Without gaps.")
+
+
+class PatternAnswer(BaseModel):
+    """A template of messages that differ only in their variable parts."""
+
+    pattern: str = Field(description="Variable parts are `<*>`.")
+    count: int
+    first_seen: datetime
+    last_seen: datetime
+    services: list[str] = Field(max_length=10, description="Most frequent first.")
+    example: str = Field(description="The newest message of this form.")
+    levels: dict[Level, int]
+
+
+class Alive(BaseModel):
+    """Answer of `/` for programs."""
+
+    message: str
+    timestamp: datetime
+
+
+class Health(BaseModel):
+    """Answer of `/health`."""
+
+    status: Literal["healthy", "unhealthy"]
+    timestamp: datetime
+    reason: str | None = Field(description="Why nothing can be stored; null when it can.")
+    counters: dict[str, Any]
+
+
+class Ready(BaseModel):
+    """Answer of `/healthz` and `/readyz`."""
+
+    status: Literal["ok", "ready", "not ready"]
+    reason: str | None = None
+
+
+class Running(BaseModel):
+    """Answer of `/metrics` as JSON."""
+
+    service: str
+    timestamp: datetime
+    status: Literal["running"]
+    version: str
+    counters: dict[str, Any]
+
+
+class Problem(BaseModel):
+    """Any refusal but 422: one text."""
+
+    detail: str
+
+
+class ValidationProblem(BaseModel):
+    """One thing that does not fit, as pydantic names it."""
+
+    type: str
+    loc: list[str | int] = Field(description="Where: `query` or `body`, and the path in it.")
+    msg: str
+    input: Any = None
+    ctx: dict[str, Any] | None = None
+
+
+class ValidationProblems(BaseModel):
+    """A refusal with status 422."""
+
+    detail: list[ValidationProblem]

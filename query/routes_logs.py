@@ -1,0 +1,179 @@
+"""The routes that read records: those of the two seed services, and ours."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+
+from logagg.protocols.record import NOTE
+from logagg.query.answers import Filter
+from logagg.query.engine import Engine
+from logagg.query.http import Route, reply
+from logagg.query.models import (
+    AggregationsQuery,
+    Count,
+    Filters,
+    HistogramAnswer,
+    HistogramQuery,
+    LogRecord,
+    LogsQuery,
+    PatternAnswer,
+    PatternsQuery,
+    SearchAnswer,
+    SearchBody,
+    SearchQuery,
+)
+
+_REFUSALS = {400: "An argument that makes no sense.", 503: "A limit of the query, or the store is away; says which."}
+_SERIOUS = "level>=error"
+_ENTRY = ("timestamp", "level", "message", "source", "service", "trace_id", "span_id", "metadata")
+_BESIDES = ("id", "host", "environment", "received_at")
+
+
+def log_routes(engine: Engine) -> Sequence[Route[Any, Any]]:
+    """Return the routes that read records from the engine."""
+    logs = _Logs(engine)
+    tag = "reading"
+    return [
+        Route(
+            "GET", "/logs", "Records, newest first; a Link header leads to the next page", tag, logs.list,
+            query=LogsQuery, response=list[LogRecord], statuses=_REFUSALS,
+        ),
+        Route(
+            "GET", "/logs/search", "A page of records and how many there are", tag, logs.search_by_url,
+            query=SearchQuery, response=SearchAnswer, statuses=_REFUSALS,
+        ),
+        Route(
+            "POST", "/logs/search", "A page of records and how many there are", tag, logs.search_by_body,
+            body=SearchBody, response=SearchAnswer, statuses=_REFUSALS,
+        ),
+        Route(
+            "GET", "/logs/aggregations", "How many records, by any columns, most first", tag, logs.aggregations,
+            query=AggregationsQuery, response=list[Count], statuses=_REFUSALS,
+        ),
+        Route(
+            "GET", "/logs/histogram", "How many records of each level over time", tag, logs.histogram,
+            query=HistogramQuery, response=HistogramAnswer, statuses=_REFUSALS,
+        ),
+        Route(
+            "GET", "/logs/patterns", "Templates of messages, most frequent first: of ERROR and worse, unless q, level,"
+            " search, start_time or end_time ask otherwise", tag, logs.patterns,
+            query=PatternsQuery, response=list[PatternAnswer], statuses=_REFUSALS,
+        ),
+    ]  # fmt: skip
+
+
+def to_filter(asked: Filters, **changes: Any) -> Filter:
+    """Return what the engine takes for the filters of a request."""
+    words = " ".join(filter(None, (asked.search, getattr(asked, "query", None))))
+    given = {
+        "start": asked.start_time,
+        "end": asked.end_time,
+        "q": asked.q,
+        "level": asked.level and asked.level.value,
+        "service": asked.service,
+        "host": asked.host,
+        "environment": asked.environment,
+        "source": asked.source,
+        "words": words or None,
+    }
+    return Filter(**(given | changes))
+
+
+class _Logs:
+    """The handlers; each asks the engine one question."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def list(self, request: web.Request, query: LogsQuery, body: None) -> web.Response:
+        found = await self._engine.search(to_filter(query), limit=query.limit, cursor=query.cursor, order=query.order)
+        return reply(found.records, headers=_next(request, found.cursor))
+
+    async def search_by_url(self, request: web.Request, query: SearchQuery, body: None) -> web.Response:
+        return await self._search(query)
+
+    async def search_by_body(self, request: web.Request, query: None, body: SearchBody) -> web.Response:
+        return await self._search(body)
+
+    async def _search(self, asked: SearchQuery | SearchBody) -> web.Response:
+        began = time.perf_counter()
+        found = await self._engine.search(to_filter(asked), limit=asked.limit, offset=asked.offset, count=True)
+        logs = [_entry(record) for record in found.records]
+        took = round((time.perf_counter() - began) * 1000, 3)
+        return reply({"logs": logs, "total_count": found.total, "took_ms": took})
+
+    async def aggregations(self, request: web.Request, query: AggregationsQuery, body: None) -> web.Response:
+        return reply(await self._engine.aggregate(to_filter(query), query.names))
+
+    async def histogram(self, request: web.Request, query: HistogramQuery, body: None) -> web.Response:
+        found = await self._engine.histogram(to_filter(query), interval=query.interval)
+        bins = [{"start": each.start, "total": each.count, "levels": each.levels} for each in found.bins]
+        end = found.bins[-1].start + found.interval if found.bins else None
+        return reply(
+            {
+                "start": found.bins[0].start if found.bins else None,
+                "end": end,
+                "interval_seconds": found.interval.total_seconds(),
+                "total": found.total,
+                "before": found.before,
+                "after": found.after,
+                "bins": bins,
+            }
+        )
+
+    async def patterns(self, request: web.Request, query: PatternsQuery, body: None) -> web.Response:
+        found = await self._engine.patterns(_window(query), limit=query.limit)
+        return reply(
+            [
+                {
+                    "pattern": each.template,
+                    "count": each.count,
+                    "first_seen": each.first_seen,
+                    "last_seen": each.last_seen,
+                    "services": each.services,
+                    "example": each.example,
+                    "levels": each.levels,
+                }
+                for each in found.patterns
+            ]
+        )
+
+
+def _next(request: web.Request, cursor: str | None) -> dict[str, str]:
+    if cursor is None:
+        return {}
+    url = request.rel_url.update_query(cursor=cursor)
+    # Put together by hand: yarl refuses some of the Host headers that clients send.
+    return {"Link": f'<{request.scheme}://{request.host}{url}>; rel="next"'}
+
+
+def _entry(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record in the shape of seed 2, all its keys first."""
+    shown = record | {"metadata": _metadata(record["attributes"])}
+    return {key: shown[key] for key in _ENTRY + _BESIDES}
+
+
+def _metadata(attributes: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what was sent as metadata as it was; the attributes of any other sender as they are."""
+    sent = attributes.get("metadata")
+    if isinstance(sent, dict) and attributes.keys() <= {"metadata", NOTE}:
+        return sent
+    return attributes or None
+
+
+def _window(query: PatternsQuery) -> Filter:
+    """Return the filter of a question for patterns: by default, ERROR and worse of the last hours."""
+    end = query.end_time or datetime.now(UTC)
+    start = query.start_time or _before(end, timedelta(hours=query.hours))
+    widened = query.q or query.search or query.level or query.start_time or query.end_time
+    return to_filter(query, start=start, q=query.q if widened else _SERIOUS)
+
+
+def _before(end: datetime, span: timedelta) -> datetime:
+    try:
+        return end - span
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

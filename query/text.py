@@ -1,0 +1,118 @@
+r"""What a word is, and how words, phrases and patterns become regular expressions of the one engine that runs them.
+
+A word is a maximal run of Unicode letters, digits (`\p{L}`, `\p{N}`) and underscores. Case is folded by Unicode's
+simple case folding. The engine is Rust's `regex`, as polars runs it: its time is linear in the text, so no pattern can
+hang. Characters of the query that this Python's Unicode does not know are left to the engine's.
+"""
+
+import math
+import re
+import unicodedata
+from typing import NamedTuple
+
+import polars as pl
+
+from logagg.query.errors import QueryError
+from logagg.query.syntax import Equal, Phrase, Regex, Substring
+
+WORD = r"[\p{L}\p{N}_]"
+_NO_WORD = r"[^\p{L}\p{N}_]"
+_WORDS = r"[\p{L}\p{N}_*]+"
+_WORDS_HERE = re.compile(r"[\w*]+")
+_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$#&~-]")
+
+#: Words and stars in one phrase: each is a Unicode class, some 40 KB of compiled expression.
+MAX_WORDS = 100
+#: Stars in one substring or value.
+MAX_STARS = 100
+MAX_REGEX = 4096
+#: A user's expression must stay within the engine's limit of 10 MB even when it is repeated so many times: the worst
+#: cost of one byte of text grows with the size, 45 us at a quarter of the limit.
+_INFLATE = 4
+#: JSON, RFC 8259 section 6; the group is there when it is not an integer.
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
+#: Longer ones are text.
+_MAX_DIGITS = 400
+_REASON = re.compile(r"\nerror: ([^\n]+)")
+_PLACE = re.compile(r"regex parse error:\n {4}[^\n]*\n {4}( *)\^")
+
+
+class Patterns(NamedTuple):
+    """Regular expressions for one node: a text that fails the cheap `first` need not be tried with `exact`."""
+
+    first: str | None
+    exact: str
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Split into words; `*` counts as a part of them."""
+    if all(unicodedata.category(c) != "Cn" for c in text):  # both know these characters, and agree
+        return tuple(_WORDS_HERE.findall(text))
+    words: list[str] = pl.Series([text]).str.extract_all(_WORDS).to_list()[0]
+    return tuple(words)
+
+
+def patterns_of(node: Phrase | Substring | Regex | Equal) -> Patterns:
+    """Return the regular expressions of a node that looks into text."""
+    match node:
+        case Phrase(_, words):
+            return Patterns(f"(?i){longest_run(words)}", _phrase(words))
+        case Substring(_, parts):
+            return Patterns(None, "(?is)" + ".*".join(map(escape, parts)))
+        case Equal(_, parts):
+            return Patterns(None, f"(?s)^{'.*'.join(map(escape, parts))}$")
+        case Regex(_, pattern):
+            return Patterns(None, pattern)
+
+
+def longest_run(words: tuple[str, ...]) -> str:
+    """Return the longest text that stands in every match of a phrase, but for case."""
+    return max(" ".join(words).replace("*", " ").split(), key=len)
+
+
+def _phrase(words: tuple[str, ...]) -> str:
+    start = "" if words[0].startswith("*") else f"(?:^|{_NO_WORD})"
+    end = "" if words[-1].endswith("*") else f"(?:$|{_NO_WORD})"
+    # Where no boundary is asked for, a star at the edge asks for nothing; a word of stars asks for one letter.
+    return f"(?i){start}{f'{_NO_WORD}+'.join(map(_word, words))}{end}"
+
+
+def _word(word: str) -> str:
+    return f"{WORD}+" if not word.strip("*") else re.sub(r"\*+", lambda _: f"{WORD}*", word)
+
+
+def escape(text: str) -> str:
+    """Return an expression that matches this text only."""
+    return _SPECIAL.sub(r"\\\g<0>", text)
+
+
+def check_regex(pattern: str, query: str, position: int) -> None:
+    """Raise QueryError when the engine does not take the pattern, which stands at `position` of the query."""
+    if len(pattern) > MAX_REGEX:
+        raise QueryError(f"regular expression of {len(pattern)} characters, at most {MAX_REGEX}", query, position)
+    problem = _refused(pattern)
+    if problem:
+        reason, place = _REASON.search(problem), _PLACE.search(problem)
+        said = reason[1] if reason else "too large" if "size limit" in problem else problem.splitlines()[0]
+        raise QueryError(f"regular expression: {said}", query, position + (len(place[1]) if place else 0))
+    if _refused(f"(?:{pattern}){{{_INFLATE}}}") and _refused(f"(?:{pattern}\n){{{_INFLATE}}}"):
+        raise QueryError("regular expression: too large; repeat less, or smaller classes", query, position)
+
+
+def _refused(pattern: str) -> str | None:
+    try:
+        pl.Series([""]).str.contains(pattern)
+    except pl.exceptions.PolarsError as error:
+        return str(error)
+    return None
+
+
+def number(text: str) -> int | float | None:
+    """Return the number that a text is in JSON's notation; None when it is none, or not finite."""
+    found = _NUMBER.fullmatch(text)
+    if not found or len(text) > _MAX_DIGITS:
+        return None
+    if not found[1]:
+        return int(text)
+    value = float(text)
+    return value if math.isfinite(value) else None
