@@ -1,0 +1,127 @@
+"""The ring buffer between the listeners and PostgreSQL: chunks in order of arrival, bounded in records and in bytes.
+
+What is counted stays counted until it is settled, that is stored or given back to its sender; so the bounds hold for
+what waits and what is being written together. A chunk larger than the whole buffer is let in when the buffer is empty:
+it could never be taken otherwise.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from logagg.protocols.record import Decoded
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """What one read of a listener gave. It is stored whole or not at all."""
+
+    #: The listener: `tcp`, `http` ...
+    transport: str
+    decoded: Decoded
+    #: Bytes as received.
+    size: int
+    #: Set by the flusher once the chunk is durable; None where no sender waits. Cancelled: the sender was told no.
+    done: asyncio.Future[None] | None = None
+    #: Records and rejects together.
+    count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.count = len(self.decoded.records) + len(self.decoded.rejects)
+
+    @property
+    def withdrawn(self) -> bool:
+        """Its sender was told that it was not stored, and will send it again."""
+        return self.done is not None and self.done.cancelled()
+
+
+class RingBuffer:
+    """A bounded queue of chunks with two ends: listeners offer or put, lanes of the flusher take and settle."""
+
+    def __init__(self, max_records: int, max_bytes: int) -> None:
+        self.max_records = max_records
+        self.max_bytes = max_bytes
+        #: Records and rejects not yet settled.
+        self.records = 0
+        #: Bytes not yet settled.
+        self.bytes = 0
+        self._waiting: deque[Chunk] = deque()
+        self._queued = 0
+        self._acks = 0
+        self._room = asyncio.Event()
+        self._arrived = asyncio.Event()
+
+    def has_room(self, count: int, size: int) -> bool:
+        """Whether a chunk of so many records and bytes may come in now."""
+        fits = self.records + count <= self.max_records and self.bytes + size <= self.max_bytes
+        return fits or self.records == 0
+
+    def offer(self, chunk: Chunk) -> bool:
+        """Take the chunk if there is room; say whether."""
+        if not self.has_room(chunk.count, chunk.size):
+            return False
+        self.admit(chunk)
+        return True
+
+    def admit(self, chunk: Chunk) -> None:
+        """Take the chunk without asking for room: the caller has asked for all chunks of one body together."""
+        self._waiting.append(chunk)
+        self.records += chunk.count
+        self.bytes += chunk.size
+        self._queued += chunk.count
+        self._acks += chunk.done is not None
+        self._arrived.set()
+
+    async def put(self, chunk: Chunk) -> None:
+        """Take the chunk, waiting until there is room: the caller reads no more meanwhile."""
+        while not self.offer(chunk):
+            self._room.clear()
+            await self._room.wait()
+
+    async def take(self, max_records: int, linger: float) -> list[Chunk]:
+        """Wait for chunks and return the oldest, together at most `max_records` (one chunk may hold more).
+
+        A transaction costs the same for one record as for a thousand, so chunks that nobody waits for gather for up to
+        `linger` seconds; as soon as a sender waits for its ack, or enough have gathered, there is no waiting.
+        """
+        while not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if not self._acks and self._queued < max_records:
+            await self._gather(max_records, linger)
+        return self._pop(max_records)
+
+    def settle(self, chunks: Iterable[Chunk]) -> None:
+        """Give back the room of chunks that were taken: they are stored, or their senders were told no."""
+        for chunk in chunks:
+            self.records -= chunk.count
+            self.bytes -= chunk.size
+        self._room.set()
+
+    async def empty(self) -> None:
+        """Wait until everything has been settled."""
+        while self.records:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _gather(self, max_records: int, linger: float) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + linger
+        while not self._acks and self._queued < max_records and (left := end - loop.time()) > 0:
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), left)
+            except TimeoutError:
+                return
+
+    def _pop(self, max_records: int) -> list[Chunk]:
+        taken: list[Chunk] = []
+        count = 0
+        while self._waiting and (not taken or count + self._waiting[0].count <= max_records):
+            chunk = self._waiting.popleft()
+            taken.append(chunk)
+            count += chunk.count
+            self._acks -= chunk.done is not None
+        self._queued -= count
+        return taken

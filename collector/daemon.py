@@ -1,0 +1,237 @@
+"""The daemon, from top to bottom: what it is made of, the order in which it starts, and the order in which it stops.
+
+It stops the other way round: the listeners first, then the buffer is stored, with a deadline, then the query side, the
+store, and last the embedded PostgreSQL.
+"""
+
+import asyncio
+import gc
+import resource
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from logagg.collector.buffer import RingBuffer
+from logagg.collector.datagrams import DatagramListener
+from logagg.collector.flusher import Flusher
+from logagg.collector.ingest import ingest_routes
+from logagg.collector.intake import Intake
+from logagg.collector.logs import set_up_logs
+from logagg.collector.metrics import Metrics
+from logagg.collector.notify import notify, watchdog
+from logagg.collector.settings import Settings
+from logagg.collector.streams import StreamListener, StreamProtocol
+from logagg.collector.units import Address
+from logagg.collector.wiring import json_lines, syslog
+from logagg.protocols.syslog import decode_syslog
+from logagg.query.bodies import BODIES, Bodies
+from logagg.query.engine import Engine
+from logagg.query.http import make_app
+from logagg.query.routes_logs import log_routes
+from logagg.query.routes_status import Status, page_routes, status_routes
+from logagg.sinks.embedded import EmbeddedError, EmbeddedPostgres
+from logagg.sinks.errors import StoreError, StoreUnavailable
+from logagg.sinks.store import Store
+
+log = structlog.get_logger("daemon")
+
+MAINTENANCE_PERIOD = 60.0
+#: How long stream senders may go on sending once they were told that we stop.
+DRAIN_PATIENCE = 2.0
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT. Return the exit status: 0 after an orderly stop, 1 when it could not go on."""
+    set_up_logs(settings.log_level, settings.log_format)
+    _raise_file_limit()
+    status = 0
+    try:
+        uvloop.run(_until_signalled(settings))
+    except* (EmbeddedError, OSError, StoreError) as errors:
+        log.error("the daemon stops", reason="; ".join(str(error) for error in errors.exceptions))
+        status = 1
+    return status
+
+
+async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapping[str, Address]], None]) -> None:
+    """Run the daemon until `stopping` is set. `ready` gets the addresses, by setting, once all listen."""
+    async with AsyncExitStack() as stack:
+        url = settings.database_url or await _embedded(stack, settings)
+        store = await _store(stack, url, settings)
+        engine = Engine(store, timeout=settings.query_timeout.total_seconds(), concurrency=settings.query_concurrency)
+        stack.callback(engine.close)
+        metrics = Metrics()
+        buffer = RingBuffer(settings.buffer_records, settings.buffer_bytes)
+        metrics.watch(buffer)
+        flusher = Flusher(
+            buffer,
+            store,
+            metrics,
+            lanes=settings.flush_lanes,
+            max_records=settings.flush_records,
+            interval=settings.flush_interval.total_seconds(),
+        )
+        intake = Intake(
+            buffer,
+            metrics,
+            max_records=settings.flush_records,
+            ack_timeout=settings.ack_timeout.total_seconds(),
+        )
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(flusher.run(), name="flusher"),
+                group.create_task(_maintain(store, settings, metrics), name="maintenance"),
+                group.create_task(watchdog(), name="watchdog"),
+            ]
+            async with AsyncExitStack() as listeners:
+                listening = await _listen(listeners, settings, intake, metrics)
+                app = _application(settings, store, engine, flusher, intake, metrics)
+                if settings.http_listen:
+                    listening["http_listen"] = await _serve_http(listeners, app, settings.http_listen)
+                gc.freeze()
+                ready(listening)
+                await stopping.wait()
+                notify("STOPPING=1")
+                log.info("stopping", waiting=buffer.records)
+            await _drain(buffer, settings.stop_timeout.total_seconds())
+            for task in background:
+                task.cancel()
+    log.info("stopped")
+
+
+async def _embedded(stack: AsyncExitStack, settings: Settings) -> str:
+    server = EmbeddedPostgres(settings.data_dir)
+    stack.push_async_callback(asyncio.to_thread, server.stop)
+    return await asyncio.to_thread(server.start)
+
+
+async def _store(stack: AsyncExitStack, url: str, settings: Settings) -> Store:
+    """Open the store; a PostgreSQL that does not answer yet is waited for."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + settings.start_timeout.total_seconds()
+    while True:
+        try:
+            store = await Store.open(
+                url,
+                batch_records=settings.batch_records,
+                batch_age=settings.batch_age,
+                connections=settings.flush_lanes,
+            )
+        except StoreUnavailable as error:
+            if loop.time() > end:
+                raise
+            log.warning("PostgreSQL does not answer yet", reason=str(error))
+            await asyncio.sleep(1)
+        else:
+            stack.push_async_callback(store.close)
+            return store
+
+
+async def _listen(
+    listeners: AsyncExitStack, settings: Settings, intake: Intake, metrics: Metrics
+) -> dict[str, Address]:
+    """Start the listeners of streams and datagrams; return where they listen."""
+    listening: dict[str, Address] = {}
+
+    async def stream(setting: str, address: Address | None, protocol: StreamProtocol) -> None:
+        if address:
+            listener = StreamListener(
+                protocol,
+                intake,
+                metrics,
+                max_connections=settings.max_connections,
+                environment=settings.environment,
+            )
+            listeners.push_async_callback(listener.stop, DRAIN_PATIENCE)
+            listening[setting] = await listener.start(address)
+
+    await stream("tcp_listen", settings.tcp_listen, json_lines(settings.max_frame))
+    await stream("syslog_tcp_listen", settings.syslog_tcp_listen, syslog(settings.max_frame, settings.syslog_zone))
+    if settings.syslog_udp_listen:
+        datagrams = DatagramListener(
+            "syslog-udp",
+            partial(decode_syslog, zone=settings.syslog_zone),
+            intake,
+            receive_buffer=settings.udp_receive_buffer,
+            environment=settings.environment,
+        )
+        listeners.push_async_callback(datagrams.stop)
+        listening["syslog_udp_listen"] = await datagrams.start(settings.syslog_udp_listen)
+    return listening
+
+
+def _application(
+    settings: Settings, store: Store, engine: Engine, flusher: Flusher, intake: Intake, metrics: Metrics
+) -> web.Application:
+    status = Status(problem=lambda: flusher.trouble, counters=metrics.totals)
+    routes = [
+        *log_routes(engine),
+        *ingest_routes(intake, settings.environment),
+        *status_routes(store, status, metrics.registry),
+    ]
+    app = make_app([*routes, *page_routes(routes)])
+    app[BODIES] = Bodies(
+        limit=settings.http_max_body,
+        limit_of_all=settings.buffer_bytes,
+        patience=settings.http_body_timeout.total_seconds(),
+    )
+    return app
+
+
+async def _serve_http(listeners: AsyncExitStack, app: web.Application, address: Address) -> Address:
+    # No access log: one line a request would be a log as large as the one that is collected.
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=5.0)
+    await runner.setup()
+    listeners.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
+    return Address(address.host, runner.addresses[0][1])
+
+
+async def _maintain(store: Store, settings: Settings, metrics: Metrics) -> None:
+    while True:
+        try:
+            with metrics.maintenance():
+                await store.maintenance(settings.rows_retention)
+        except Exception as error:  # the next round may do better, and ingest goes on meanwhile
+            log.warning("maintenance failed", reason=str(error), exc_info=not isinstance(error, StoreUnavailable))
+        await asyncio.sleep(MAINTENANCE_PERIOD)
+
+
+async def _drain(buffer: RingBuffer, patience: float) -> None:
+    try:
+        async with asyncio.timeout(patience):
+            await buffer.empty()
+    except TimeoutError:
+        log.error("records were received and not stored", lost=buffer.records, bytes=buffer.bytes, waited=patience)
+
+
+async def _until_signalled(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await run(settings, stopping, _announce)
+
+
+def _announce(listening: Mapping[str, Address]) -> None:
+    """Say where we listen, and how the first record goes in and comes out."""
+    log.info("ready", **{setting: str(address) for setting, address in listening.items()})
+    if "http_listen" in listening:
+        url = f"http://{listening['http_listen']}"
+        log.info(
+            "try it",
+            send=f"""curl {url}/ingest -d '{{"service":"shop","level":"ERROR","message":"hello, logagg"}}'""",
+            find="logagg search hello" + ("" if url == "http://127.0.0.1:8000" else f" --url {url}"),
+            page=url,
+        )
+    notify("READY=1", f"STATUS=listening: {', '.join(str(address) for address in listening.values())}")
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the system lets us: each takes a file descriptor."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,84 @@
+"""A UDP listener: every datagram that has arrived is read at once and decoded together, sender by sender."""
+
+import asyncio
+import socket
+from datetime import UTC, datetime
+
+import structlog
+
+from logagg.collector.intake import Intake
+from logagg.collector.units import Address
+from logagg.protocols.record import Decoder, Origin
+
+log = structlog.get_logger("listener")
+
+#: The largest payload that UDP can carry is 65,507 bytes.
+LARGEST = 1 << 16
+#: Datagrams read before the loop gets a turn for something else.
+AT_ONCE = 1000
+#: Such rounds at the end: what the kernel holds is read, but a sender that never pauses does not keep us.
+LAST_ROUNDS = 100
+
+
+class DatagramListener:
+    """Listens on one address. What does not fit in the buffer is dropped and counted: UDP has no way to say wait."""
+
+    def __init__(
+        self, transport: str, decode: Decoder, intake: Intake, *, receive_buffer: int, environment: str | None
+    ) -> None:
+        self._transport = transport
+        self._decode = decode
+        self._intake = intake
+        self._receive_buffer = receive_buffer
+        self._environment = environment
+        self._socket: socket.socket | None = None
+
+    async def start(self, address: Address) -> Address:
+        """Listen; return the address, with the port that the kernel chose for port 0."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
+        self._socket = sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
+        self._ask_for_buffer(sock)
+        sock.bind(where)
+        loop.add_reader(sock, self._readable, sock)
+        return Address(address.host, sock.getsockname()[1])
+
+    async def stop(self) -> None:
+        """Read what the kernel still holds, then stop listening."""
+        if self._socket is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._socket)
+        for _ in range(LAST_ROUNDS):
+            if not self._readable(self._socket):
+                break
+            await asyncio.sleep(0)
+        self._socket.close()
+
+    def _ask_for_buffer(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        given = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux reports the double, see socket(7)
+        if given < self._receive_buffer:
+            log.warning(
+                "the kernel gives a smaller receive buffer for UDP; bursts may be lost",
+                transport=self._transport, asked=self._receive_buffer, given=given,
+                remedy=f"sysctl -w net.core.rmem_max={self._receive_buffer}",
+            )  # fmt: skip
+
+    def _readable(self, sock: socket.socket) -> int:
+        by_peer: dict[str, list[bytes]] = {}
+        count = 0
+        try:
+            for count in range(AT_ONCE):  # noqa: B007  # the number of those read is what counts
+                data, sender = sock.recvfrom(LARGEST)
+                by_peer.setdefault(sender[0], []).append(data)
+        except BlockingIOError:
+            pass
+        except OSError as error:  # such as an ICMP answer to an earlier datagram
+            log.debug("receive failed", transport=self._transport, reason=str(error))
+        now = datetime.now(UTC)
+        for peer, frames in by_peer.items():
+            decoded = self._decode(filter(None, frames), Origin(now, self._transport, peer, self._environment))
+            self._intake.offer(self._transport, decoded, sum(map(len, frames)))
+        return count

@@ -1,0 +1,106 @@
+"""The routes that take records over HTTP. An answer of 200 is sent after COMMIT."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import chain, repeat
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from aiohttp import web
+from pydantic import BaseModel, Field
+
+from logagg.collector.intake import Intake
+from logagg.protocols.json_lines import decode_body
+from logagg.protocols.mapping import from_object
+from logagg.protocols.record import Decoded, Origin
+from logagg.query.bodies import BODIES
+from logagg.query.http import RAW, Route, reply
+from logagg.query.models import LogEntry, Seed1Log
+
+TRANSPORT = "http"
+
+#: What a sender may be told, and what it should do.
+_STATUSES = {
+    400: "The body cannot be read: not JSON at all, or not what its Content-Encoding says. Sending it again is no use.",
+    408: "The body did not arrive in time.",
+    413: "The body is longer than http_max_body.",
+    503: "Nothing was stored; send it again after Retry-After seconds.",
+}
+
+
+class Taken(BaseModel):
+    """Answer of `POST /logs`; more than seed 1 promised, for the log is stored."""
+
+    status: Literal["Log queued successfully"]
+
+
+class Queued(BaseModel):
+    """Answer of seed 2; as above."""
+
+    success: Literal[True]
+    message: str
+    correlation_id: UUID
+
+
+class Stored(BaseModel):
+    """Answer of `POST /ingest`."""
+
+    accepted: int = Field(description="Records stored.")
+    quarantined: int = Field(description="Parts of the body that are no record, kept in quarantine.")
+
+
+def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any, Any]]:
+    """Return the routes; records that name no environment get the one given."""
+
+    def origin(request: web.Request) -> Origin:
+        return Origin(datetime.now(UTC), TRANSPORT, request.remote or "", environment)
+
+    async def seed_1(request: web.Request, _: None, body: Seed1Log) -> web.Response:
+        await store([body], request)
+        return reply({"status": "Log queued successfully"})
+
+    async def seed_2_one(request: web.Request, _: None, body: LogEntry) -> web.Response:
+        await store([body], request)
+        return _queued("Log entry queued for processing")
+
+    async def seed_2_batch(request: web.Request, _: None, body: list[LogEntry]) -> web.Response:
+        await store(body, request)
+        return _queued(f"Batch of {len(body)} log entries queued for processing")
+
+    async def store(logs: Sequence[Seed1Log | LogEntry], request: web.Request) -> None:
+        came = origin(request)
+        # A body in which something was replaced is kept whole, with the first of its records.
+        raws = chain([request.get(RAW)], repeat(None))
+        records = [from_object(log.as_object(), came, raw) for log, raw in zip(logs, raws, strict=False)]
+        size = sum(len(record.message) + len(record.attributes or "") for record in records)
+        await intake.store(TRANSPORT, Decoded(records, []), size)
+
+    async def ingest(request: web.Request, _: None, __: None) -> web.Response:
+        body = await request.app[BODIES].read(request)
+        decoded = decode_body(body, origin(request))
+        if not decoded.records:
+            why = decoded.rejects[0].reason if decoded.rejects else "it is empty"
+            raise web.HTTPBadRequest(reason=f"no record in a body of {len(body)} bytes: {why}")
+        await intake.store(TRANSPORT, decoded, len(body))
+        return reply({"accepted": len(decoded.records), "quarantined": len(decoded.rejects)})
+
+    def route(path: str, summary: str, handler: Any, **more: Any) -> Route[Any, Any]:
+        return Route("POST", path, summary, "ingest", handler, statuses=_STATUSES, **more)
+
+    batch = "Store many logs, all of them or none (seed 2)"
+    return [
+        route("/logs", "Store one log (seed 1)", seed_1, body=Seed1Log, response=Taken),
+        route("/logs/ingest", "Store one log (seed 2)", seed_2_one, body=LogEntry, response=Queued),
+        route("/logs/batch-ingest", batch, seed_2_batch, body=list[LogEntry], response=Queued),
+        route(
+            "/ingest",
+            "Store a JSON array, JSON lines, or JSON objects one after the other",
+            ingest,
+            response=Stored,
+            consumes=("application/json", "application/x-ndjson"),
+        ),
+    ]
+
+
+def _queued(message: str) -> web.Response:
+    return reply({"success": True, "message": message, "correlation_id": str(uuid4())})

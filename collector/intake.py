@@ -1,0 +1,78 @@
+"""The one door from the listeners to the ring buffer: wait for room, wait for COMMIT, or take it or leave it."""
+
+import asyncio
+from collections.abc import Iterator
+
+from logagg.collector.buffer import Chunk, RingBuffer
+from logagg.collector.metrics import Metrics
+from logagg.protocols.record import Decoded
+from logagg.sinks.errors import StoreUnavailable
+
+
+class Overloaded(StoreUnavailable):
+    """The records were not stored and will not be: the sender keeps them and tries again later."""
+
+
+class Intake:
+    """Counts what listeners decoded and hands it to the buffer in chunks that fit one transaction."""
+
+    def __init__(self, buffer: RingBuffer, metrics: Metrics, *, max_records: int, ack_timeout: float) -> None:
+        self._buffer = buffer
+        self._metrics = metrics
+        self._max_records = max_records
+        self._ack_timeout = ack_timeout
+
+    async def put(self, transport: str, decoded: Decoded, size: int) -> None:
+        """Wait for room, and return: for streams without an ack. While it waits the caller reads no more."""
+        for chunk in self._chunks(transport, decoded, size):
+            await self._buffer.put(chunk)
+
+    def offer(self, transport: str, decoded: Decoded, size: int) -> None:
+        """Take it, or drop and count it: for datagrams, whose sender cannot be told to wait."""
+        for chunk in self._chunks(transport, decoded, size):
+            if not self._buffer.offer(chunk):
+                self._metrics.dropped.labels(transport, "buffer full").inc(chunk.count)
+
+    async def store(self, transport: str, decoded: Decoded, size: int) -> None:
+        """Return when all of it is durable. Raises Overloaded when it is not, and never will be by this call.
+
+        A body of more than one transaction is stored in several; when one of them fails the sender is told no for all,
+        and sends those again that were stored.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        chunks = list(self._chunks(transport, decoded, size))
+        if not self._buffer.has_room(sum(chunk.count for chunk in chunks), size):
+            self._metrics.dropped.labels(transport, "buffer full").inc(sum(chunk.count for chunk in chunks))
+            raise Overloaded(
+                f"the buffer is full: {self._buffer.records} of {self._buffer.max_records} records and"
+                f" {self._buffer.bytes} of {self._buffer.max_bytes} bytes wait for PostgreSQL"
+            )
+        for chunk in chunks:
+            chunk.done = loop.create_future()
+            self._buffer.admit(chunk)
+        await self._durable([chunk.done for chunk in chunks if chunk.done])
+        self._metrics.ack_seconds.labels(transport).observe(loop.time() - began)
+
+    async def _durable(self, acks: list[asyncio.Future[None]]) -> None:
+        try:
+            async with asyncio.timeout(self._ack_timeout):
+                # Usually it is one chunk. A cancelled wait cancels the acks, and that withdraws the chunks.
+                await (acks[0] if len(acks) == 1 else asyncio.gather(*acks))
+        except TimeoutError:
+            raise Overloaded(f"PostgreSQL did not commit within {self._ack_timeout:g} s") from None
+
+    def _chunks(self, transport: str, decoded: Decoded, size: int) -> Iterator[Chunk]:
+        records, rejects = decoded
+        count = len(records) + len(rejects)
+        if not count:
+            return
+        self._metrics.received.labels(transport).inc(count)
+        self._metrics.received_bytes.labels(transport).inc(size)
+        if count <= self._max_records:
+            yield Chunk(transport, decoded, size)
+            return
+        step = self._max_records // 2
+        for at in range(0, max(len(records), len(rejects)), step):
+            part = Decoded(records[at : at + step], rejects[at : at + step])
+            yield Chunk(transport, part, size * (len(part.records) + len(part.rejects)) // count)

@@ -1,0 +1,229 @@
+"""Every setting of the daemon, declared once: name, type, default, unit and a sentence.
+
+A setting `http_listen` is the key `http_listen` of the TOML file and the environment variable `LOGAGG_HTTP_LISTEN`; the
+environment wins. Only `daemon.py` and the command line read settings; every other part takes plain values.
+"""
+
+import os
+import re
+import tomllib
+from datetime import timedelta, tzinfo
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from logagg.collector.units import Address, Duration, Listen
+
+PREFIX = "LOGAGG_"
+#: Variables with our prefix that are no settings of the daemon: the client's, the tests', and where the file is.
+NOT_SETTINGS = {"LOGAGG_CONFIG", "LOGAGG_URL", "LOGAGG_TOKEN", "LOGAGG_TEST_DATABASE_URL"}
+MIB = 1 << 20
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the text has one line for each error, with its place."""
+
+
+def _zone(value: object) -> tzinfo:
+    if isinstance(value, tzinfo):
+        return value
+    try:
+        return ZoneInfo(str(value))
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{value!r} is no time zone; expected a name such as UTC or Europe/Berlin") from None
+
+
+Zone = Annotated[tzinfo, BeforeValidator(_zone), PlainSerializer(str, return_type=str)]
+
+
+def _empty_is_unset(value: object) -> object:
+    return value or None
+
+
+def _size(mib: float) -> ByteSize:
+    return ByteSize(int(mib * MIB))
+
+
+class Settings(BaseSettings):
+    """The settings. Durations are texts such as `50ms`, `15m`, `7d`; sizes are texts such as `64MiB`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True
+    )
+
+    database_url: Annotated[str | None, BeforeValidator(_empty_is_unset)] = Field(
+        None, description="PostgreSQL to store in, as postgresql://user@host/database; unset: the embedded one."
+    )
+    data_dir: Path | None = Field(
+        None,
+        description="Folder of the embedded PostgreSQL; unset: /var/lib/logagg for root, else the user's data folder.",
+    )
+    environment: str | None = Field(None, description="Environment of records that name none, such as production.")
+
+    http_listen: Listen = Field(Address("127.0.0.1", 8000), description="HTTP: ingest, query, page, metrics.")
+    tcp_listen: Listen = Field(Address("127.0.0.1", 5170), description="Newline-delimited JSON over TCP.")
+    syslog_udp_listen: Listen = Field(Address("127.0.0.1", 5140), description="Syslog over UDP.")
+    syslog_tcp_listen: Listen = Field(
+        Address("127.0.0.1", 5140), description="Syslog over TCP, newline and octet-counted framing alike."
+    )
+    syslog_zone: Zone = Field(
+        ZoneInfo("UTC"), description="Time zone of syslog times that name none, such as Europe/Berlin."
+    )
+
+    max_frame: ByteSize = Field(
+        _size(1), ge=480, le=64 * MIB, description="Longest line or frame of a stream; more is cut and marked."
+    )
+    max_connections: int = Field(
+        4096, ge=1, description="Connections of one TCP listener at once; more are closed and counted."
+    )
+    udp_receive_buffer: ByteSize = Field(_size(16), ge=4096, description="Receive buffer asked of the kernel for UDP.")
+    http_max_body: ByteSize = Field(
+        _size(64), ge=1024, le=1024 * MIB, description="Longest HTTP body, before and after decompression."
+    )
+    http_body_timeout: Duration = Field(
+        timedelta(seconds=60), description="How long the body of an HTTP request may take to arrive."
+    )
+
+    buffer_records: int = Field(200_000, ge=1, description="Records that may wait for PostgreSQL; more is refused.")
+    buffer_bytes: ByteSize = Field(
+        _size(128), ge=1 << 16, description="Bytes of records, as received, that may wait for PostgreSQL."
+    )
+    flush_records: int = Field(20_000, ge=1, le=65_536, description="Records of one transaction at most.")
+    flush_interval: Duration = Field(
+        timedelta(milliseconds=50), description="How long records that nobody waits for gather before a transaction."
+    )
+    flush_lanes: int = Field(2, ge=1, le=16, description="Transactions under way at once.")
+    ack_timeout: Duration = Field(
+        timedelta(seconds=10), description="How long an HTTP sender waits for COMMIT before it gets a 503."
+    )
+
+    batch_records: int = Field(65_536, ge=1, le=65_536, description="Records after which a batch is closed.")
+    batch_age: Duration = Field(timedelta(hours=1), description="Age at which a batch is closed.")
+    rows_retention: Duration = Field(timedelta(days=7), description="How long rows are kept, by day of receipt.")
+
+    query_timeout: Duration = Field(timedelta(seconds=30), description="Longest time of one query.")
+    query_concurrency: int = Field(4, ge=1, le=64, description="Queries answered at once; more wait.")
+
+    start_timeout: Duration = Field(
+        timedelta(seconds=60), description="How long the daemon waits at start for PostgreSQL to answer."
+    )
+    stop_timeout: Duration = Field(
+        timedelta(seconds=30), description="How long a stopping daemon takes to store what it has received."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level of the daemon's own log."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="Form of the daemon's own log; auto: console on a terminal, else JSON."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_frame > self.buffer_bytes:
+            raise ValueError(
+                f"max_frame ({self.max_frame} bytes) is more than buffer_bytes ({self.buffer_bytes} bytes)"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102  # pydantic-settings' own hook
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+class Effective(NamedTuple):
+    """One setting as it stands."""
+
+    name: str
+    #: As it would be written in the TOML file; empty for unset or off.
+    value: str
+    #: `default`, the file, or the environment variable.
+    place: str
+    description: str
+
+
+def config_path(given: Path | None) -> Path | None:
+    """Return the settings file: the one given, else `LOGAGG_CONFIG`, else none."""
+    named = os.environ.get("LOGAGG_CONFIG")
+    return given or (Path(named) if named else None)
+
+
+def load_settings(given: Path | None = None) -> Settings:
+    """Read the settings from the file (given or `LOGAGG_CONFIG`) and the environment.
+
+    Raises SettingsError with a line for each error, each with its place.
+    """
+    path = config_path(given)
+    values = _read_toml(path) if path else {}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_error_lines(error, path))) from None
+
+
+def effective(settings: Settings, given: Path | None = None) -> list[Effective]:
+    """Return every setting with its value and the place it was read from, in the order of declaration."""
+    path = config_path(given)
+    in_file = _read_toml(path) if path else {}
+    texts = settings.model_dump()  # durations, addresses and zones as text
+    return [
+        Effective(
+            name, _text(getattr(settings, name), texts[name]), _place(name, in_file, path), field.description or ""
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def unknown_variables() -> list[str]:
+    """Return the variables of the environment that have our prefix and are no setting: likely typing errors."""
+    known = NOT_SETTINGS | {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
+
+
+def _error_lines(error: ValidationError, path: Path | None) -> list[str]:
+    in_file = _read_toml(path) if path else {}
+    lines = []
+    for each in error.errors(include_url=False):
+        name = str(each["loc"][0]) if each["loc"] else ""
+        message = each["msg"].removeprefix("Value error, ")
+        if each["type"] == "extra_forbidden":
+            message = "unknown setting"
+        place = _place(name, in_file, path) if name else str(path or "environment")
+        lines.append(f"{place}: {name}: {message}" if name else f"{place}: {message}")
+    return lines
+
+
+def _place(name: str, in_file: dict[str, Any], path: Path | None) -> str:
+    variable = PREFIX + name.upper()
+    if variable in os.environ:
+        return variable
+    if path is None or name not in in_file:
+        return "default"
+    text = path.read_text(encoding="utf-8")
+    found = re.search(rf"^\s*\[?\s*[\"']?{re.escape(name)}\b", text, re.MULTILINE)
+    return f"{path}:{text.count(chr(10), 0, found.end()) + 1}" if found else str(path)
+
+
+def _text(value: object, dumped: object) -> str:
+    if isinstance(value, ByteSize):
+        return value.human_readable()
+    # A password belongs neither on a screen nor into a log.
+    return "" if dumped is None else re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", str(dumped))

@@ -1,0 +1,118 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from logagg.collector.settings import Settings, SettingsError, effective, load_settings, unknown_variables
+from logagg.collector.units import Address, format_duration, parse_address, parse_duration
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [
+        *unknown_variables(),
+        *(f"LOGAGG_{field.upper()}" for field in Settings.model_fields),
+        "LOGAGG_CONFIG",
+    ]:
+        monkeypatch.delenv(name, raising=False)
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "logagg.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_addresses_are_those_of_the_contract() -> None:
+    settings = load_settings()
+    assert settings.http_listen == Address("127.0.0.1", 8000)
+    assert settings.tcp_listen == Address("127.0.0.1", 5170)
+    assert settings.syslog_udp_listen == settings.syslog_tcp_listen == Address("127.0.0.1", 5140)
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, 'http_listen = ":1"\ntcp_listen = ":2"\nflush_interval = "5ms"\n')
+    monkeypatch.setenv("LOGAGG_TCP_LISTEN", "[::1]:3")
+    monkeypatch.setenv("LOGAGG_SYSLOG_UDP_LISTEN", "")
+    monkeypatch.setenv("LOGAGG_CONFIG", str(path))
+    settings = load_settings()
+    assert settings.http_listen == Address("127.0.0.1", 1)
+    assert settings.tcp_listen == Address("::1", 3)
+    assert settings.syslog_udp_listen is None
+    assert settings.flush_interval == timedelta(milliseconds=5)
+    places = {each.name: each.place for each in effective(settings)}
+    assert places["http_listen"] == f"{path}:1"
+    assert places["tcp_listen"] == "LOGAGG_TCP_LISTEN"
+    assert places["flush_interval"] == f"{path}:3"
+    assert places["buffer_bytes"] == "default"
+
+
+def test_every_error_is_named_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, 'no_such = 1\n\nflush_interval = "soon"\nmax_frame = "1KiB"\n[table]\nx = 1\n')
+    monkeypatch.setenv("LOGAGG_HTTP_LISTEN", "nowhere")
+    monkeypatch.setenv("LOGAGG_SYSLOG_ZONE", "Mars/Phobos")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    lines = str(caught.value).splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [
+        "LOGAGG_HTTP_LISTEN",
+        "LOGAGG_SYSLOG_ZONE",
+        f"{path}:3",
+        f"{path}:1",
+        f"{path}:5",
+    ]
+    assert "expected HOST:PORT" in lines[0]
+    assert "no time zone" in lines[1]
+    assert "no duration" in lines[2]
+    assert "no_such: unknown setting" in lines[3]
+
+
+def test_settings_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGAGG_BUFFER_BYTES", "100KiB")
+    with pytest.raises(SettingsError, match=r"max_frame \(1048576 bytes\) is more than buffer_bytes \(102400 bytes\)"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a = ", "not TOML"), ("a = '\udcff'", "not TOML"), (None, "cannot be read: No such file")]
+)
+def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path, text: str | None, said: str) -> None:
+    path = tmp_path / "logagg.toml"
+    if text is not None:
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SettingsError, match=said):
+        load_settings(path)
+
+
+def test_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGAGG_DATABASE_URL", "postgresql://me:secret@db/logs")
+    shown = {each.name: each.value for each in effective(load_settings())}
+    assert shown["database_url"] == "postgresql://me:***@db/logs"
+
+
+def test_an_empty_database_url_means_the_embedded_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGAGG_DATABASE_URL", "")
+    assert load_settings().database_url is None
+
+
+def test_a_misspelt_variable_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGAGG_HTTP_LISTN", "x")
+    monkeypatch.setenv("LOGAGG_URL", "http://127.0.0.1:8000")
+    assert unknown_variables() == ["LOGAGG_HTTP_LISTN"]
+
+
+@pytest.mark.parametrize("text", ["50ms", "10s", "15m", "1h", "7d", "1500ms"])
+def test_a_duration_is_written_as_it_is_read(text: str) -> None:
+    assert format_duration(parse_duration(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "-1s", "1y", "soon", "999999999999d"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"duration|too long"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["8000", "host", "host:", "host:65536", "host:-1", "host:²"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no address"):
+        parse_address(text)
