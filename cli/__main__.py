@@ -1,0 +1,5 @@
+"""`python -m logagg.cli` is `logagg`."""
+
+from logagg.cli.main import main
+
+main()

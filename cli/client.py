@@ -1,0 +1,212 @@
+"""The HTTP client of the commands: one kept-alive connection, JSON answers, failures in words.
+
+http.client is imported when a connection is made: `logagg --help` needs none.
+"""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from logagg.cli.terminal import Failure, visible
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection, HTTPResponse
+
+Params = Mapping[str, str]
+
+#: Parameters of the HTTP API as the command line names them.
+_OPTION_NAMES = {"q": "QUERY", "start_time": "--since", "end_time": "--until"}
+_EXCERPT = 80
+#: One link of a Link header, RFC 8288: its address, which may hold commas, and its attributes.
+_LINK = re.compile(r"<([^>]*)>([^<]*)")
+#: Seconds after which the server may have closed an idle connection.
+_IDLE = 4
+
+
+class Unreachable(Failure):
+    """No answer: no connection, a lost one, or a time limit. May pass."""
+
+
+class Busy(Failure):
+    """The server answered 503: nothing was stored or found, try again later."""
+
+    def __init__(self, message: str, retry_after: float | None) -> None:
+        super().__init__(message)
+        #: Seconds that the server asks to wait; None when it names none.
+        self.retry_after = retry_after
+
+
+class Page(NamedTuple):
+    """One answer of a route that pages."""
+
+    items: list[dict[str, Any]]
+    #: The parameters of the next page; None on the last.
+    next: dict[str, str] | None
+
+
+class Client:
+    """A logagg daemon at `url`. Every method raises Failure with one line for the operator."""
+
+    def __init__(self, url: str, token: str | None = None, timeout: float = 60) -> None:
+        self._url = url.rstrip("/")
+        self._https, self._host, self._port, self._prefix = _split(url)
+        self._timeout = timeout
+        self._headers = {"Accept": "application/json", "User-Agent": "logagg-cli"}
+        if token := (token or "").strip():
+            if not (token.isascii() and token.isprintable()):
+                raise Failure("the token (--token or LOGAGG_TOKEN) holds what no token can: expected printable ASCII")
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._connection: HTTPConnection | None = None
+        self._used = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def get(self, path: str, params: Params) -> Any:
+        """GET a route; return the JSON of its answer."""
+        return self._json(path, *self._get(path, params))
+
+    def pages(self, path: str, params: Params) -> Iterator[Page]:
+        """GET a route that answers with an array, and what its `Link: rel="next"` headers lead to, page by page."""
+        following: dict[str, str] | None = dict(params)
+        while following is not None:
+            response, body = self._get(path, following)
+            items = self._json(path, response, body)
+            if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+                raise Failure(f"{self._url}{path} answered with JSON, but no list of objects; is it logagg?")
+            asked, following = following, _next_params(response.getheader("Link", ""))
+            if following == asked:
+                raise Failure(f"{self._url}{path} answered with a next page that is the same one; is it logagg?")
+            yield Page(items, following)
+
+    def post(self, path: str, body: bytes, content_type: str) -> Any:
+        """POST a body; return the JSON of the answer. Raises Busy and Unreachable for what may pass."""
+        response, answer = self._request("POST", path, body, {"Content-Type": content_type})
+        return self._json(path, response, answer)
+
+    def _get(self, path: str, params: Params) -> "tuple[HTTPResponse, bytes]":
+        return self._request("GET", f"{path}?{urlencode(params)}" if params else path)
+
+    def _request(
+        self, method: str, target: str, body: bytes | None = None, headers: Params | None = None
+    ) -> "tuple[HTTPResponse, bytes]":
+        from http.client import HTTPException
+
+        if time.monotonic() - self._used > _IDLE:
+            self.close()
+        connection = self._connection = self._connection or self._connect()
+        try:
+            connection.request(method, self._prefix + target, body, {**self._headers, **(headers or {})})
+            response = connection.getresponse()
+            answer = response.read()
+        except (OSError, HTTPException, ValueError) as error:
+            self.close()
+            raise Unreachable(self._unreachable(error)) from None
+        self._used = time.monotonic()
+        return response, answer
+
+    def _connect(self) -> "HTTPConnection":
+        from http.client import HTTPConnection, HTTPSConnection
+
+        return (HTTPSConnection if self._https else HTTPConnection)(self._host, self._port, timeout=self._timeout)
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _unreachable(self, error: Exception) -> str:
+        if isinstance(error, ConnectionRefusedError):
+            return f"cannot reach {self._url}: connection refused; is `logagg serve` running?"
+        if isinstance(error, TimeoutError):
+            return f"no answer from {self._url} within {self._timeout:g} s (--timeout)"
+        if isinstance(error, socket.gaierror):
+            return f"cannot reach {self._url}: the name {self._host} is not known"
+        if isinstance(error, ConnectionError):
+            return f"{self._url} closed the connection without an answer"
+        if isinstance(error, OSError):
+            return f"cannot reach {self._url}: {error.strerror or error}"
+        return f"{self._url} did not answer in HTTP: {visible(str(error) or type(error).__name__)[:_EXCERPT]}"
+
+    def _json(self, path: str, response: "HTTPResponse", body: bytes) -> Any:
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            answer = None
+        if response.status != 200:
+            raise self._refusal(path, response, answer)
+        if answer is None:
+            excerpt = visible(body[:_EXCERPT].decode("utf-8", "replace"))
+            raise Failure(f"{self._url}{path} answered with something that is not JSON; is it logagg? {excerpt}")
+        return answer
+
+    def _refusal(self, path: str, response: "HTTPResponse", answer: Any) -> Failure:
+        status, detail = response.status, _detail(answer)
+        if status == 401:
+            return Failure(f"{self._url} wants a token, or another one: --token or LOGAGG_TOKEN (401)")
+        if status == 403:
+            return Failure(f"this token may not do that (403){_after(detail)}")
+        if status == 503:
+            return Busy(detail or f"{self._url} cannot serve this now (503)", _seconds(response))
+        if status in (400, 422) and detail:
+            return Failure(detail)
+        if status == 404 and not detail:
+            return Failure(f"{self._url} has no {path} (404); is it logagg?")
+        return Failure(f"{self._url}{path} answered {status} {visible(response.reason)}{_after(detail)}")
+
+
+def _split(url: str) -> tuple[bool, str, int | None, str]:
+    """Return whether the address is https, its host, port and path."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        raise Failure(f"{url!r} is not the address of a server; expected such as http://127.0.0.1:8000")
+    return parts.scheme == "https", parts.hostname, port, parts.path.rstrip("/")
+
+
+def _after(detail: str) -> str:
+    return f": {detail}" if detail else ""
+
+
+def _seconds(response: "HTTPResponse") -> float | None:
+    text = response.getheader("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() else None
+
+
+def _detail(answer: Any) -> str:
+    """Return what an error body says: a text, or the lines of a pydantic list; empty when it says nothing."""
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    if isinstance(detail, str):
+        return visible(detail, block=True)
+    if not isinstance(detail, list):
+        return ""
+    return "\n".join(_detail_line(each) for each in detail if isinstance(each, dict))
+
+
+def _detail_line(each: dict[str, Any]) -> str:
+    place = [str(part) for part in each.get("loc") or () if part not in ("query", "body")]
+    names = [_OPTION_NAMES.get(place[0], f"--{place[0].replace('_', '-')}"), *place[1:]] if place else []
+    message = visible(str(each.get("msg", "")), block=True)
+    return f"{visible(' '.join(names))}: {message}" if names else message
+
+
+def _next_params(link: str) -> dict[str, str] | None:
+    """Return the query of the link with rel="next".
+
+    Only the query: the path is the one that was asked for, and a token never follows a link to another place.
+    """
+    for target, attributes in _LINK.findall(link):
+        if 'rel="next"' in attributes.replace(" ", ""):
+            return dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
+    return None

@@ -1,0 +1,102 @@
+"""The command `logagg`: the group of all commands, and how it ends.
+
+A command's module is imported when the command is used or its help is printed; no module imports anything heavy at its
+top. Whatever goes wrong is one line on standard error and exit code 2; Ctrl-C is 130, a closed pipe is silent.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from logagg.cli.options import SuggestingGroup
+
+#: Command: the module that holds it, and its name there, in the order of the help.
+_COMMANDS = {
+    "serve": ("serving", "serve"),
+    "check-config": ("serving", "check_config"),
+    "search": ("searching", "search"),
+    "aggregate": ("counting", "aggregate"),
+    "histogram": ("counting", "histogram"),
+    "patterns": ("counting", "patterns"),
+    "send": ("sending", "send"),
+    "db": ("database", "db"),
+}
+
+
+class Logagg(SuggestingGroup):
+    """The group of all commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        command = getattr(import_module(f"logagg.cli.{module}"), name)
+        assert isinstance(command, click.Command)  # noqa: S101 -- for mypy
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; end quietly when its reader is gone or the operator stops it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _discard_stdout()
+            return ctx.exit(0)
+        except KeyboardInterrupt:
+            return ctx.exit(130)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run with the arguments of the process unless given; print a failure as one line."""
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = 2
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "logagg"
+            click.echo(f"logagg: {error.format_message()} (see `{path} --help`)", err=True)
+            code = 2
+        except click.ClickException as error:
+            click.echo(f"logagg: {error.format_message()}", err=True)
+            code = error.exit_code
+        except click.Abort:
+            code = 130
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _discard_stdout() -> None:
+    """Point standard output nowhere, so that nothing complains when the interpreter flushes it."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return  # a standard output that is no file
+
+
+@click.command(
+    cls=Logagg,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+    epilog=(
+        "\b\nThe first steps:\n"
+        "  logagg serve                          run the daemon\n"
+        "  echo hello | logagg send              send a record\n"
+        "  logagg search hello                   find it\n\n"
+        'Completion: eval "$(_LOGAGG_COMPLETE=bash_source logagg)"; also zsh_source and fish_source.'
+    ),
+)
+@click.version_option(package_name="logagg", message="logagg %(version)s")
+def cli() -> None:
+    """Collect logs into your own PostgreSQL, and find them again."""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run `logagg` and exit."""
+    cli.main(args=None if argv is None else list(argv), prog_name="logagg")
+    raise AssertionError  # main always exits

@@ -1,0 +1,178 @@
+"""Options that several commands share, and what they become: an `Asking` for the reading commands."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, tzinfo
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from logagg.cli.client import Client
+from logagg.cli.terminal import wants_colour
+from logagg.cli.timespec import parse_time
+from logagg.protocols.record import LEVELS
+
+Command = Callable[..., Any]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+_LEVEL_ALIASES = {
+    "EMERG": "EMERGENCY", "PANIC": "EMERGENCY", "FATAL": "CRITICAL", "CRIT": "CRITICAL", "ERR": "ERROR",
+    "WARN": "WARNING", "INFORMATIONAL": "INFO",
+}  # fmt: skip
+
+
+class SuggestingGroup(click.Group):
+    """A group that names the nearest command when it is given a wrong one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command."""
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], known, n=1)
+            hint = f"; did you mean `{ctx.command_path} {near[0]}`?" if near else ""
+            ctx.fail(f"no such command: {args[0]}{hint}")
+        return super().resolve_command(ctx, args)
+
+
+class Level(click.Choice[str]):
+    """A level, in any case, with the usual short forms."""
+
+    name = "level"
+
+    def __init__(self) -> None:
+        super().__init__(LEVELS, case_sensitive=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name as records have it."""
+        return super().convert(_LEVEL_ALIASES.get(str(value).upper(), value), param, ctx)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What the reading commands share: whom to ask, about which records, and how to print."""
+
+    url: str
+    token: str | None
+    timeout: float
+    since: str | None
+    until: str | None
+    level: str | None
+    service: str | None
+    host: str | None
+    environment: str | None
+    utc: bool
+    output: str
+    color: str
+    pager: bool
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The zone of times, read and printed; None is the machine's."""
+        return UTC if self.utc else None
+
+    def client(self) -> Client:
+        """Return a client of the server that was named; it is closed when the command ends."""
+        return click.get_current_context().with_resource(Client(self.url, self.token, self.timeout))
+
+    @property
+    def colour(self) -> bool:
+        """Whether to colour what is printed."""
+        return wants_colour(self.color)
+
+    def params(self, query: Sequence[str] = ()) -> dict[str, str]:
+        """Return the parameters of the HTTP API that pick the records."""
+        now = datetime.now(UTC)
+        start, end = self._time("--since", self.since, now), self._time("--until", self.until, now)
+        if start and end and start > end:
+            raise click.UsageError(f"--since {self.since} is after --until {self.until}: nothing can match")
+        given = {
+            "q": " ".join(query) or None,
+            "start_time": _rfc3339(start),
+            "end_time": _rfc3339(end),
+            "level": self.level,
+            "service": self.service,
+            "host": self.host,
+            "environment": self.environment,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _time(self, option: str, text: str | None, now: datetime) -> datetime | None:
+        if text is None:
+            return None
+        try:
+            return parse_time(text, now, self.zone)
+        except ValueError as error:
+            raise click.UsageError(f"{option}: {error}") from None
+
+
+def _rfc3339(moment: datetime | None) -> str | None:
+    return moment.isoformat().replace("+00:00", "Z") if moment else None
+
+
+def server_options(command: Command) -> Command:
+    """Add --url, --token and --timeout."""
+    for option in reversed((
+        click.option("--url", envvar="LOGAGG_URL", default=DEFAULT_URL, show_envvar=True, help="The daemon to ask."),
+        click.option("--token", envvar="LOGAGG_TOKEN", show_envvar=True, help="Token, if the daemon wants one."),
+        click.option(
+            "--timeout", type=click.FloatRange(0, min_open=True), default=60, metavar="SECONDS",
+            help="How long to wait for an answer.",
+        ),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def reading_options(outputs: Sequence[str]) -> Callable[[Command], Command]:
+    """Add QUERY and every option of `Asking`; the command gets them as `query` and `asking`."""
+    shared = (
+        click.argument("query", nargs=-1),
+        click.option("--since", metavar="TIME", help="From this time on: 15m, 2h, today, 2026-11-20T10:00, ..."),
+        click.option("--until", metavar="TIME", help="Up to this time."),
+        click.option("--level", type=Level(), metavar="LEVEL", help="Only this level, such as error."),
+        click.option("--service", help="Only this service."),
+        click.option("--host", help="Only this host."),
+        click.option("--environment", help="Only this environment."),
+        click.option("--utc/--local", default=False, help="The time zone of TIME and of what is printed."),
+        click.option(
+            "-o", "--output", type=click.Choice(outputs), default="text", help="The form of what is printed."
+        ),
+        click.option(
+            "--color", type=click.Choice(["auto", "always", "never"]), default="auto",
+            help="Colours; auto: on a terminal, unless NO_COLOR is set.",
+        ),
+        click.option("--pager/--no-pager", default=True, help="On a terminal, page what is longer than it."),
+        server_options,
+    )  # fmt: skip
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def gathered(**given: Any) -> Any:
+            asking = Asking(**{field.name: given.pop(field.name) for field in fields(Asking)})
+            return command(asking=asking, **given)
+
+        decorated: Command = gathered
+        for option in reversed(shared):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def examples(*lines: str) -> str:
+    """Return an epilog that click prints as it stands."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def config_option(command: Command) -> Command:
+    """Add --config."""
+    return click.option(
+        "--config", type=click.Path(path_type=Path), envvar="LOGAGG_CONFIG", show_envvar=True, metavar="FILE",
+        help="TOML file of settings.",
+    )(command)  # fmt: skip

@@ -1,0 +1,67 @@
+"""`logagg serve` and `logagg check-config`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from logagg.cli.options import config_option, examples
+from logagg.cli.output import table
+from logagg.cli.terminal import Failure, Screen, note
+
+if TYPE_CHECKING:
+    from logagg.collector.settings import Settings
+
+
+def settings_from(config: Path | None) -> "Settings":
+    """Load the settings; warn of variables that look like settings but are none. Raises Failure, a line an error."""
+    from logagg.collector.settings import SettingsError, load_settings, unknown_variables
+
+    try:
+        settings = load_settings(config)
+    except SettingsError as error:
+        lines = str(error).splitlines()
+        raise Failure("\n  ".join([f"{len(lines)} errors in the settings", *lines] if lines[1:] else lines)) from None
+    for name in unknown_variables():
+        note(f"warning: {name} is set, but there is no such setting")
+    return settings
+
+
+@click.command(
+    epilog=examples(
+        "logagg serve                                      on an embedded PostgreSQL",
+        "logagg serve --config /etc/logagg/logagg.toml",
+        "LOGAGG_DATABASE_URL=postgresql://logs@db/logs logagg serve",
+    )
+)
+@config_option
+@click.pass_context
+def serve(ctx: click.Context, config: Path | None) -> None:
+    """Run the daemon.
+
+    It receives records, stores them in PostgreSQL, and answers questions over HTTP. Settings come from the TOML
+    file and from LOGAGG_* variables, which win; `logagg check-config` shows them.
+    """
+    settings = settings_from(config)
+    from logagg.collector.daemon import serve as run
+
+    ctx.exit(run(settings))
+
+
+@click.command(
+    "check-config",
+    epilog=examples("logagg check-config", "logagg check-config --config /etc/logagg/logagg.toml"),
+)
+@config_option
+def check_config(config: Path | None) -> None:
+    """Check the settings, and print them.
+
+    Prints every setting with its value and where it comes from; or every error with its place. Exits with 0 when
+    the daemon can start with these settings, 2 when not.
+    """
+    settings = settings_from(config)
+    from logagg.collector.settings import effective
+
+    rows = [{"setting": each.name, "value": each.value, "from": each.place} for each in effective(settings, config)]
+    with Screen(pager=True) as screen:
+        screen.write(table(["setting", "value", "from"], rows, colour=False))
