@@ -1,0 +1,45 @@
+# logagg without a PostgreSQL of its own: set LOGAGG_DATABASE_URL.
+# The image is as old as its base: rebuild it with `docker build --pull` when Python or Debian mend something.
+
+FROM python:3.13-slim-bookworm AS build
+WORKDIR /src
+# --without-pip: the image that runs needs no installer; the one of this stage fills the environment from outside.
+RUN python -m venv --without-pip /opt/logagg
+# The dependencies come first, in a layer that is made again only when pyproject.toml changes.
+COPY pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+ && pip --python /opt/logagg/bin/python install --no-cache-dir --only-binary :all: --requirement requirements.txt
+COPY . .
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir wheels . \
+ && pip --python /opt/logagg/bin/python install --no-cache-dir --no-deps wheels/*.whl \
+ && /opt/logagg/bin/logagg --version
+
+
+FROM python:3.13-slim-bookworm
+# A number that no distribution gives away, so that files on a mounted volume belong to nobody else.
+RUN groupadd --gid 10514 logagg \
+ && useradd --uid 10514 --gid logagg --no-create-home --home-dir /var/lib/logagg --shell /usr/sbin/nologin logagg \
+ && install --directory --owner logagg --group logagg --mode 0700 /var/lib/logagg
+COPY --from=build /opt/logagg /opt/logagg
+# Within a container 127.0.0.1 is the container: who may reach these ports is said by `docker run --publish`.
+ENV PATH=/opt/logagg/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    LOGAGG_DATA_DIR=/var/lib/logagg \
+    LOGAGG_HTTP_LISTEN=0.0.0.0:8000 \
+    LOGAGG_TCP_LISTEN=0.0.0.0:5170 \
+    LOGAGG_SYSLOG_UDP_LISTEN=0.0.0.0:5140 \
+    LOGAGG_SYSLOG_TCP_LISTEN=0.0.0.0:5140
+EXPOSE 8000/tcp 5170/tcp 5140/tcp 5140/udp
+USER 10514:10514
+WORKDIR /var/lib/logagg
+# /healthz: the process answers. Whether PostgreSQL does is /readyz, and no reason to start this container anew.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "\
+import http.client, os, sys;\
+http = http.client.HTTPConnection('127.0.0.1', int(os.environ['LOGAGG_HTTP_LISTEN'].rpartition(':')[2]), timeout=4);\
+http.request('GET', '/healthz');\
+sys.exit(http.getresponse().status != 200)"]
+# SIGTERM: the listeners close, what was received is stored, then it ends. Give `docker stop` as long as stop_timeout.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["logagg"]
+CMD ["serve"]
