@@ -49,6 +49,7 @@ class RingBuffer:
         self._waiting: deque[Chunk] = deque()
         self._queued = 0
         self._acks = 0
+        self._hurried = False
         self._room = asyncio.Event()
         self._arrived = asyncio.Event()
 
@@ -88,7 +89,7 @@ class RingBuffer:
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()
-        if not self._acks and self._queued < max_records:
+        if not self._enough(max_records):
             await self._gather(max_records, linger)
         return self._pop(max_records)
 
@@ -100,15 +101,20 @@ class RingBuffer:
         self._room.set()
 
     async def empty(self) -> None:
-        """Wait until everything has been settled."""
+        """Wait until everything has been settled. From now on nothing gathers: what is there is all there will be."""
+        self._hurried = True
+        self._arrived.set()
         while self.records:
             self._room.clear()
             await self._room.wait()
 
+    def _enough(self, max_records: int) -> bool:
+        return self._hurried or self._acks > 0 or self._queued >= max_records
+
     async def _gather(self, max_records: int, linger: float) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + linger
-        while not self._acks and self._queued < max_records and (left := end - loop.time()) > 0:
+        while not self._enough(max_records) and (left := end - loop.time()) > 0:
             self._arrived.clear()
             try:
                 await asyncio.wait_for(self._arrived.wait(), left)

@@ -6,10 +6,11 @@ store, and last the embedded PostgreSQL.
 
 import asyncio
 import gc
+import os
 import resource
 import signal
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 
 import structlog
@@ -41,6 +42,8 @@ from logagg.sinks.store import Store
 log = structlog.get_logger("daemon")
 
 MAINTENANCE_PERIOD = 60.0
+#: How often we look whether the embedded PostgreSQL still runs.
+SERVER_PERIOD = 5.0
 #: How long stream senders may go on sending once they were told that we stop.
 DRAIN_PATIENCE = 2.0
 
@@ -61,7 +64,11 @@ def serve(settings: Settings) -> int:
 async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapping[str, Address]], None]) -> None:
     """Run the daemon until `stopping` is set. `ready` gets the addresses, by setting, once all listen."""
     async with AsyncExitStack() as stack:
-        url = settings.database_url or await _embedded(stack, settings)
+        server = EmbeddedPostgres(settings.data_dir) if settings.database_url is None else None
+        url = settings.database_url or ""
+        if server:
+            stack.push_async_callback(asyncio.to_thread, server.stop)
+            url = await asyncio.to_thread(server.start)
         store = await _store(stack, url, settings)
         engine = Engine(store, timeout=settings.query_timeout.total_seconds(), concurrency=settings.query_concurrency)
         stack.callback(engine.close)
@@ -86,6 +93,7 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
             background = [
                 group.create_task(flusher.run(), name="flusher"),
                 group.create_task(_maintain(store, settings, metrics), name="maintenance"),
+                group.create_task(_keep_running(server), name="embedded PostgreSQL"),
                 group.create_task(watchdog(), name="watchdog"),
             ]
             async with AsyncExitStack() as listeners:
@@ -104,10 +112,17 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
     log.info("stopped")
 
 
-async def _embedded(stack: AsyncExitStack, settings: Settings) -> str:
-    server = EmbeddedPostgres(settings.data_dir)
-    stack.push_async_callback(asyncio.to_thread, server.stop)
-    return await asyncio.to_thread(server.start)
+async def _keep_running(server: EmbeddedPostgres | None) -> None:
+    """Start the embedded PostgreSQL again when it has died, and keep its log short."""
+    while server:
+        await asyncio.sleep(SERVER_PERIOD)
+        try:
+            if not await asyncio.to_thread(server.running):
+                log.error("the embedded PostgreSQL has died; it is started again")
+            await asyncio.to_thread(server.start)
+            await asyncio.to_thread(server.trim_log)
+        except EmbeddedError as error:
+            log.error("the embedded PostgreSQL does not start", reason=str(error))
 
 
 async def _store(stack: AsyncExitStack, url: str, settings: Settings) -> Store:
@@ -148,7 +163,8 @@ async def _listen(
                 environment=settings.environment,
             )
             listeners.push_async_callback(listener.stop, DRAIN_PATIENCE)
-            listening[setting] = await listener.start(address)
+            with _named(setting, address):
+                listening[setting] = await listener.start(address)
 
     await stream("tcp_listen", settings.tcp_listen, json_lines(settings.max_frame))
     await stream("syslog_tcp_listen", settings.syslog_tcp_listen, syslog(settings.max_frame, settings.syslog_zone))
@@ -161,7 +177,8 @@ async def _listen(
             environment=settings.environment,
         )
         listeners.push_async_callback(datagrams.stop)
-        listening["syslog_udp_listen"] = await datagrams.start(settings.syslog_udp_listen)
+        with _named("syslog_udp_listen", settings.syslog_udp_listen):
+            listening["syslog_udp_listen"] = await datagrams.start(settings.syslog_udp_listen)
     return listening
 
 
@@ -188,15 +205,27 @@ async def _serve_http(listeners: AsyncExitStack, app: web.Application, address: 
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=5.0)
     await runner.setup()
     listeners.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
+    with _named("http_listen", address):
+        await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
     return Address(address.host, runner.addresses[0][1])
+
+
+@contextmanager
+def _named(setting: str, address: Address) -> Iterator[None]:
+    """Tell which listener cannot listen."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{setting}: cannot listen on {address}: {os.strerror(error.errno or 0)}") from error
 
 
 async def _maintain(store: Store, settings: Settings, metrics: Metrics) -> None:
     while True:
         try:
             with metrics.maintenance():
-                await store.maintenance(settings.rows_retention)
+                done = await store.maintenance(settings.rows_retention)
+            if done.made or done.adopted or any(done.dropped):
+                log.info("maintenance", made=done.made, adopted=done.adopted, **done.dropped._asdict())
         except Exception as error:  # the next round may do better, and ingest goes on meanwhile
             log.warning("maintenance failed", reason=str(error), exc_info=not isinstance(error, StoreUnavailable))
         await asyncio.sleep(MAINTENANCE_PERIOD)

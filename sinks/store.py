@@ -28,6 +28,11 @@ __all__ = ["BatchInfo", "Store", "StoreError", "StoreUnavailable", "Upkeep", "Wr
 
 #: The most records of one write, and before a batch is full: together 17 bits of places.
 MOST = 1 << 16
+_LASTING = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.exceptions.ClientConfigurationError,
+)
 _OPEN = "insert into batches (owner) values ($1) returning batch"
 
 
@@ -283,12 +288,10 @@ async def _prepare(connections: Connections) -> int:
 
 @contextlib.contextmanager
 def _lasting() -> Iterator[None]:
-    """Tell what no waiting mends: a refused login, a database that is not there."""
+    """Tell what no waiting mends: a refused login, a database that is not there, a URL that is none."""
     try:
         yield
     except StoreUnavailable as error:
-        if isinstance(
-            error.__cause__, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError
-        ):
+        if isinstance(error.__cause__, _LASTING):
             raise StoreError(reason(error.__cause__)) from error
         raise

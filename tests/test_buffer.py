@@ -86,3 +86,13 @@ async def test_empty_waits_for_the_last_settled() -> None:
     assert not emptied.done()
     buffer.settle(taken)
     await emptied
+
+
+async def test_nothing_gathers_once_the_end_is_awaited() -> None:
+    buffer = RingBuffer(100, 1000)
+    buffer.offer(chunk())
+    taking = asyncio.create_task(buffer.take(10, linger=60))
+    await asyncio.sleep(0.01)
+    emptied = asyncio.create_task(buffer.empty())
+    buffer.settle(await taking)
+    await emptied

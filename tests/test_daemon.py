@@ -1,0 +1,179 @@
+"""The daemon as a process: how it starts, how it fails to, and that a stop loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE = 60
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def environment(**settings: str) -> dict[str, str]:
+    listeners = dict.fromkeys(("HTTP", "TCP", "SYSLOG_UDP", "SYSLOG_TCP"), "127.0.0.1:0")
+    return (
+        {name: value for name, value in os.environ.items() if not name.startswith("LOGAGG_")}
+        | {f"LOGAGG_{name}_LISTEN": value for name, value in listeners.items()}
+        | {f"LOGAGG_{name.upper()}": value for name, value in settings.items()}
+    )
+
+
+@contextmanager
+def process(**settings: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "logagg.cli", "serve"]
+    running = subprocess.Popen(command, env=environment(**settings), stderr=subprocess.PIPE, text=True)
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            running.kill()
+        running.communicate()
+
+
+def events(lines: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def wait_ready(port: int) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail("the daemon is not ready")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_stores_what_was_received(database_url: str, number: signal.Signals) -> None:
+    http, tcp = free_port(), free_port()
+    listeners = {"http_listen": f"127.0.0.1:{http}", "tcp_listen": f"127.0.0.1:{tcp}"}
+    with process(database_url=database_url, flush_interval="1h", **listeners) as daemon:
+        wait_ready(http)
+        with socket.create_connection(("127.0.0.1", tcp)) as sock:
+            sock.sendall(b'{"message": "received"}\n' * 1000 + b'{"message": "without an end"}')
+            await asyncio.sleep(0.3)  # the daemon reads it; and would not store it for an hour
+            daemon.send_signal(number)
+            assert sock.recv(1) == b""  # the daemon says first that it stops, and reads on until we do
+            sock.sendall(b', "but"\n{"message": "still on its way"}\n')
+        _, log = daemon.communicate(timeout=PATIENCE)
+    assert daemon.returncode == 0
+    assert [event["event"] for event in events(log)][-2:] == ["stopping", "stopped"]
+    connection = await asyncpg.connect(database_url)
+    assert await connection.fetchval("select count(*) from logs where message = 'received'") == 1000
+    assert await connection.fetchval("select count(*) from logs where message = 'still on its way'") == 1
+    assert await connection.fetchval("select count(*) from quarantine") == 1
+    await connection.close()
+
+
+def test_systemd_is_told_when_the_daemon_is_ready_and_when_it_stops(database_url: str, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(PATIENCE)
+        told = environment(database_url=database_url)
+        told |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        with subprocess.Popen(
+            [sys.executable, "-m", "logagg.cli", "serve"], env=told, stderr=subprocess.PIPE
+        ) as daemon:
+            heard: list[str] = []
+            while not any(line.startswith("READY=1") for line in heard) or heard.count("WATCHDOG=1") < 3:
+                heard.append(systemd.recv(4096).decode())
+            daemon.terminate()
+            while "STOPPING=1" not in heard:
+                heard.append(systemd.recv(4096).decode())
+            daemon.communicate(timeout=PATIENCE)
+    assert daemon.returncode == 0
+
+
+def test_a_taken_port_is_said_with_its_setting(database_url: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with process(database_url=database_url, tcp_listen=address) as daemon:
+            _, log = daemon.communicate(timeout=PATIENCE)
+    assert daemon.returncode == 1
+    assert events(log)[-1]["reason"] == f"tcp_listen: cannot listen on {address}: Address already in use"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("nonsense", "invalid DSN"),
+        ("postgresql://nobody@127.0.0.1:1/none", "Connect call failed|Connection refused"),
+    ],
+)
+def test_a_postgresql_that_cannot_be_reached_is_a_clear_end(url: str, reason: str) -> None:
+    with process(database_url=url, start_timeout="1s") as daemon:
+        _, log = daemon.communicate(timeout=PATIENCE)
+    assert daemon.returncode == 1
+    assert any(part in events(log)[-1]["reason"] for part in reason.split("|"))
+
+
+def test_a_misspelt_setting_ends_the_start_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "logagg.toml"
+    path.write_text('http_listn = ":1"\n')
+    with process(config=str(path)) as daemon:
+        _, log = daemon.communicate(timeout=PATIENCE)
+    assert daemon.returncode == 2
+    assert f"{path}:1: http_listn: unknown setting" in log
+
+
+def post(port: int, message: str) -> bool:
+    body = json.dumps({"message": message}).encode()
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/ingest", data=body, timeout=30).close()
+    except urllib.error.HTTPError as error:
+        if error.code != 503 or not error.headers["Retry-After"]:
+            raise
+        return False
+    return True
+
+
+def test_an_embedded_postgresql_that_dies_is_started_again() -> None:
+    port = free_port()
+    # Not below pytest's folder: as root the server runs as another user, who cannot enter that.
+    with (
+        tempfile.TemporaryDirectory(prefix="logagg-test-") as folder,
+        process(data_dir=folder, http_listen=f"127.0.0.1:{port}", ack_timeout="1s") as daemon,
+    ):
+        wait_ready(port)
+        assert post(port, "before")
+        os.kill(int(Path(folder, "postgres", "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        end = time.monotonic() + PATIENCE
+        while not post(port, "after"):
+            assert time.monotonic() < end
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/logs?order=oldest", timeout=30) as answer:
+            found = [record["message"] for record in json.loads(answer.read())]
+        daemon.terminate()
+        _, log = daemon.communicate(timeout=PATIENCE)
+    assert found[0] == "before"
+    assert set(found[1:]) == {"after"}
+    assert daemon.returncode == 0
+    assert "the embedded PostgreSQL has died; it is started again" in log
