@@ -126,8 +126,9 @@ class SyslogFramer(LineFramer):
             self._broken.append((b"%d %b" % (self._count, head), reason))
             self._missing = 0
             return []
-        start, self._start = self._start, b""
-        return [start] if start else super().close()
+        self._hold(self._start)  # digits that did not become a count are the last line
+        self._start = b""
+        return super().close()
 
     def _text(self, lines: list[bytes], data: bytes) -> list[bytes]:
         """Give frames of lines, the last of which goes on; a NUL may end one too."""

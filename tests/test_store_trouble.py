@@ -210,18 +210,24 @@ async def test_a_batch_is_closed_behind_the_writes_into_it(database_url: str, sq
 
 
 class Proxy:
-    """A Unix socket in front of the server's, which cuts a connection at its COMMIT."""
+    """A port in front of the server, which cuts a connection at its COMMIT."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._server = Path(parse_qs(parts.query)["host"][0]) / ".s.PGSQL.5432"
-        self.folder = Path(tempfile.mkdtemp(prefix="logagg-test-"))
-        self.url = parts._replace(query=f"host={self.folder}").geturl()
+        self._parts = urlsplit(url)
+        self.url = ""
         #: Cut the next COMMIT: `before` or `after` the server has it.
         self.cut: str | None = None
 
+    async def server(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        query = {name: values[0] for name, values in parse_qs(self._parts.query).items()}
+        host = query.get("host") or self._parts.hostname or "127.0.0.1"
+        port = int(query.get("port") or self._parts.port or 5432)
+        if host.startswith("/"):
+            return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        return await asyncio.open_connection(host, port)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_unix_connection(str(self._server))
+        up_reader, up_writer = await self.server()
 
         async def answers() -> None:
             while data := await up_reader.read(65536):
@@ -250,19 +256,19 @@ class Proxy:
             writer.close()
 
     async def __aenter__(self) -> "Proxy":
-        self._listener = await asyncio.start_unix_server(self.serve, str(self.folder / ".s.PGSQL.5432"))
+        self._listener = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        port = self._listener.sockets[0].getsockname()[1]
+        login = self._parts.netloc.rpartition("@")[0]
+        self.url = self._parts._replace(netloc=f"{login}@127.0.0.1:{port}", query="sslmode=disable").geturl()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._listener.close()
         await asyncio.sleep(0.05)
-        shutil.rmtree(self.folder)
 
 
 @pytest.fixture
 async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    if not urlsplit(database_url).query:
-        pytest.skip("the server of LOGAGG_TEST_DATABASE_URL has no Unix socket in its address")
     async with Proxy(database_url) as proxy:
         yield proxy
 
