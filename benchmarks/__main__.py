@@ -72,7 +72,7 @@ def requests(batch: int) -> Callable[[list[Row]], bytes]:
 
 SCENARIOS = [
     Scenario("JSON lines over TCP", "stream", "TCP", lines(Row.as_json)),
-    Scenario("HTTP, 1,000 a request, 4 connections", "http", "HTTP", requests(1000), number=4),
+    Scenario("HTTP, 1,000 a request, 2 connections", "http", "HTTP", requests(1000), number=2),
     Scenario("HTTP, 1 a request, 64 connections", "http", "HTTP", requests(1), number=64, part=0.1),
     Scenario("HTTP, 1 a request, 1 connection", "http", "HTTP", requests(1), number=1, part=0.005),
     Scenario("syslog RFC 5424 over TCP", "stream", "SYSLOG_TCP", lines(Row.as_rfc5424)),
