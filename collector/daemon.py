@@ -26,7 +26,7 @@ from logagg.collector.logs import set_up_logs
 from logagg.collector.metrics import Metrics
 from logagg.collector.notify import notify, watchdog
 from logagg.collector.settings import Settings
-from logagg.collector.streams import StreamListener, StreamProtocol
+from logagg.collector.streams import CloseAtOnce, StreamListener, StreamProtocol
 from logagg.collector.units import Address
 from logagg.collector.wiring import json_lines, syslog
 from logagg.protocols.syslog import decode_syslog
@@ -100,7 +100,9 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
                 listening = await _listen(listeners, settings, intake, metrics)
                 app = _application(settings, store, engine, flusher, intake, metrics)
                 if settings.http_listen:
-                    listening["http_listen"] = await _serve_http(listeners, app, settings.http_listen)
+                    listening["http_listen"] = await _serve_http(
+                        listeners, app, settings, metrics, settings.http_listen
+                    )
                 _calm_collector()
                 ready(listening)
                 await stopping.wait()
@@ -200,14 +202,28 @@ def _application(
     return app
 
 
-async def _serve_http(listeners: AsyncExitStack, app: web.Application, address: Address) -> Address:
+async def _serve_http(
+    listeners: AsyncExitStack, app: web.Application, settings: Settings, metrics: Metrics, address: Address
+) -> Address:
     # No access log: one line a request would be a log as large as the one that is collected.
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=5.0)
     await runner.setup()
     listeners.push_async_callback(runner.cleanup)
+    handler = runner.server
+    assert handler is not None  # noqa: S101  # it is there once the runner is set up
+    connections, refused = metrics.connections.labels("http"), metrics.connections_refused.labels("http")
+    connections.set_function(lambda: len(handler.connections))
+
+    def connected() -> asyncio.BaseProtocol:
+        if len(handler.connections) < settings.max_connections:
+            return handler()
+        refused.inc()
+        return CloseAtOnce()
+
     with _named("http_listen", address):
-        await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
-    return Address(address.host, runner.addresses[0][1])
+        server = await asyncio.get_running_loop().create_server(connected, *address, backlog=1024)
+    listeners.callback(server.close)
+    return Address(address.host, server.sockets[0].getsockname()[1])
 
 
 @contextmanager

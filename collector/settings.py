@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         _size(1), ge=480, le=64 * MIB, description="Longest line or frame of a stream; more is cut and marked."
     )
     max_connections: int = Field(
-        4096, ge=1, description="Connections of one TCP listener at once; more are closed and counted."
+        4096, ge=1, description="Connections of one listener at once, HTTP too; more are closed and counted."
     )
     udp_receive_buffer: ByteSize = Field(_size(16), ge=4096, description="Receive buffer asked of the kernel for UDP.")
     http_max_body: ByteSize = Field(

@@ -50,6 +50,14 @@ class StreamProtocol:
     decode_cut: Callable[[list[Cut], Origin], Decoded]
 
 
+class CloseAtOnce(asyncio.Protocol):
+    """What a connection gets that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it."""
+        transport.close()
+
+
 class StreamListener:
     """Listens on one address. A bad frame is counted and never ends the connection."""
 

@@ -10,6 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import aiohttp
 import asyncpg
 import cramjam
 import pytest
@@ -195,3 +196,20 @@ async def test_a_body_that_never_ends_is_given_up(start_daemon: Starter) -> None
     assert b"408" in await reader.readline()
     writer.close()
     await writer.wait_closed()
+
+
+async def test_http_connections_beyond_the_limit_are_closed_and_counted(start_daemon: Starter) -> None:
+    daemon = await start_daemon(max_connections=5)
+    silent = [await asyncio.open_connection(*daemon.listening["http_listen"]) for _ in range(7)]
+    ended = [asyncio.create_task(reader.read()) for reader, _ in silent]
+    while sum(task.done() for task in ended) < 2:
+        await asyncio.sleep(0.01)
+    for _, writer in silent:
+        writer.close()
+    await asyncio.gather(*ended)
+    while True:  # until the daemon has seen that they are gone
+        try:
+            assert await daemon.metric("logagg_connections_refused_total", transport="http") >= 2
+        except aiohttp.ClientError:
+            continue
+        break
