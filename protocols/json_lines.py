@@ -15,7 +15,7 @@ from logagg.protocols.record import Decoded, Origin, Reject
 
 _BACKSLASH = ord("\\")
 #: What may stand between the objects of a body; RS is of RFC 7464. Arrays of objects are opened.
-_BETWEEN = re.compile(r"[\s,\[\]\x1e]*+")
+_BETWEEN = re.compile(r"[\s,\[\]\x1e]*")
 #: So many bad places in a body that is not by line: what follows them is read by line after all, which is linear.
 _MAX_BAD = 100
 

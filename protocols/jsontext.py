@@ -14,7 +14,7 @@ from logagg.protocols.clean import clean_value
 
 #: orjson takes this escape, PostgreSQL does not take the character.
 NUL_ESCAPE = b"\\u0000"
-_BLANKS = re.compile(r"[ \t\r\n]*+")
+_BLANKS = re.compile(r"[ \t\r\n]*")
 #: An integer of so many digits is below 1.8e308, the largest double.
 _DOUBLE_DIGITS = 308
 

@@ -33,10 +33,10 @@ _VERSION = re.compile(r"[1-9][0-9]{0,2} ")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 # RFC 5424 section 6.3, but less strict: names of any length, a ] within a value, blanks before the ] of an element.
-_NAME = r'[^\s=\]"]++'
-_VALUE = r'"(?:[^"\\]|\\.)*+"'
-_ELEMENTS = re.compile(rf"(?:\[{_NAME}(?: ++{_NAME}={_VALUE})*+ *+\])++(?= |\Z)", re.DOTALL)
-_ELEMENT = re.compile(rf"\[({_NAME})((?: ++{_NAME}={_VALUE})*+) *+\]", re.DOTALL)
+_NAME = r'[^\s=\]"]+'
+_VALUE = r'"(?:[^"\\]|\\.)*"'
+_ELEMENTS = re.compile(rf"(?:\[{_NAME}(?: +{_NAME}={_VALUE})* *\])+(?= |\Z)", re.DOTALL)
+_ELEMENT = re.compile(rf"\[({_NAME})((?: +{_NAME}={_VALUE})*) *\]", re.DOTALL)
 _PARAM = re.compile(rf"({_NAME})=({_VALUE})", re.DOTALL)
 _ESCAPED = re.compile(r'\\(["\\\]])')
 
@@ -48,8 +48,8 @@ _CISCO = re.compile(rf"(?:([0-9]*): )?(?:([\w.-]+): )?[*.]?({_BSD_TIME})(?: [A-Z
 
 #: A host, and a tag: a word and a colon, [pid] between them or not. A word with a colon behind it is no host.
 _HOST_TAG = re.compile(
-    r"(?:([A-Za-z0-9_.:%-]{1,255}+(?<=[A-Za-z0-9_])) )?"
-    r"(?: ?([^ \t\n\[\]:]{1,128}+(?::[^ \t\n\[\]:]{1,128}+){0,4}+)(?:\[([^ \t\n\]]{0,128}+)\]:|:(?= |\Z)) ?)?"
+    r"(?:([A-Za-z0-9_.:%-]{1,255}(?<=[A-Za-z0-9_])) )?"
+    r"(?: ?([^ \t\n\[\]:]{1,128}(?::[^ \t\n\[\]:]{1,128}){0,4})(?:\[([^ \t\n\]]{0,128})\]:|:(?= |\Z)) ?)?"
 )
 _ODD_TAGS = (
     re.compile(r"([A-Z][\w.-]*(?: [A-Z(][\w.()-]*){1,3})\[([0-9]+)\]: ?"),  # macOS: Google Chrome Helper[123]:
