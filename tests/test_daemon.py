@@ -145,15 +145,24 @@ def test_a_misspelt_setting_ends_the_start_with_its_place(tmp_path: Path) -> Non
     assert f"{path}:1: http_listn: unknown setting" in log
 
 
-def post(port: int, message: str) -> bool:
-    body = json.dumps({"message": message}).encode()
+def answer(url: str, body: bytes | None = None) -> bytes | None:
+    """Return the answer; None for a 503 that says when to ask again."""
     try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/ingest", data=body, timeout=30).close()
+        with urllib.request.urlopen(url, data=body, timeout=30) as answered:  # noqa: S310  # our own daemon
+            read: bytes = answered.read()
+            return read
     except urllib.error.HTTPError as error:
-        if error.code != 503 or not error.headers["Retry-After"]:
-            raise
-        return False
-    return True
+        with error:
+            if error.code != 503 or not error.headers["Retry-After"]:
+                raise
+        return None
+
+
+def until_answered(url: str, body: bytes | None = None) -> bytes:
+    end = time.monotonic() + PATIENCE
+    while (got := answer(url, body)) is None:
+        assert time.monotonic() < end
+    return got
 
 
 def test_an_embedded_postgresql_that_dies_is_started_again() -> None:
@@ -164,13 +173,11 @@ def test_an_embedded_postgresql_that_dies_is_started_again() -> None:
         process(data_dir=folder, http_listen=f"127.0.0.1:{port}", ack_timeout="1s") as daemon,
     ):
         wait_ready(port)
-        assert post(port, "before")
+        url = f"http://127.0.0.1:{port}"
+        assert answer(f"{url}/ingest", b'{"message": "before"}')
         os.kill(int(Path(folder, "postgres", "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-        end = time.monotonic() + PATIENCE
-        while not post(port, "after"):
-            assert time.monotonic() < end
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/logs?order=oldest", timeout=30) as answer:
-            found = [record["message"] for record in json.loads(answer.read())]
+        until_answered(f"{url}/ingest", b'{"message": "after"}')
+        found = [record["message"] for record in json.loads(until_answered(f"{url}/logs?order=oldest"))]
         daemon.terminate()
         _, log = daemon.communicate(timeout=PATIENCE)
     assert found[0] == "before"
