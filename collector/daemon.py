@@ -9,6 +9,7 @@ import gc
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -267,12 +268,12 @@ def _announce(listening: Mapping[str, Address]) -> None:
     log.info("ready", **{setting: str(address) for setting, address in listening.items()})
     if "http_listen" in listening:
         url = f"http://{listening['http_listen']}"
-        log.info(
-            "try it",
-            send=f"""curl {url}/ingest -d '{{"service":"shop","level":"ERROR","message":"hello, logagg"}}'""",
-            find="logagg search hello" + ("" if url == "http://127.0.0.1:8000" else f" --url {url}"),
-            page=url,
-        )
+        send = f"""curl {url}/ingest -d '{{"service": "shop", "level": "ERROR", "message": "hello, logagg"}}'"""
+        find = f"{sys.argv[0]} search hello" + ("" if url == "http://127.0.0.1:8000" else f" --url {url}")
+        if sys.stderr.isatty():  # lines to copy
+            sys.stderr.write(f"\n  Send the first record:  {send}\n  Find it:  {find}\n  The page:  {url}\n\n")
+        else:
+            log.info("try it", send=send, find=find, page=url)
     notify("READY=1", f"STATUS=listening: {', '.join(str(address) for address in listening.values())}")
 
 

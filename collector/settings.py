@@ -39,7 +39,9 @@ def _zone(value: object) -> tzinfo:
 Zone = Annotated[tzinfo, BeforeValidator(_zone), PlainSerializer(str, return_type=str)]
 
 
-def _empty_is_unset(value: object) -> object:
+def _database_url(value: object) -> object:
+    if value and not str(value).startswith(("postgresql://", "postgres://")):
+        raise ValueError("not an address of PostgreSQL; expected postgresql://user@host/database")
     return value or None
 
 
@@ -54,7 +56,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True
     )
 
-    database_url: Annotated[str | None, BeforeValidator(_empty_is_unset)] = Field(
+    database_url: Annotated[str | None, BeforeValidator(_database_url)] = Field(
         None, description="PostgreSQL to store in, as postgresql://user@host/database; unset: the embedded one."
     )
     data_dir: Path | None = Field(

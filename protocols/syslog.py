@@ -30,7 +30,7 @@ _NO_PRI: _Header = (1, 5)
 #: By the text of the PRI, RFC 5424 section 6.2.1.
 _PRI: dict[str, _Header] = {f"<{number}>": divmod(number, 8) for number in range(192)}
 _VERSION = re.compile(r"[1-9][0-9]{0,2} ")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DATE = re.compile(r"[+-]?[0-9]{4,9}-[0-9]{2}-[0-9]{2}")
 
 # RFC 5424 section 6.3, but less strict: names of any length, a ] within a value, blanks before the ] of an element.
 _NAME = r'[^\s=\]"]+'

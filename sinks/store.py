@@ -295,3 +295,5 @@ def _lasting() -> Iterator[None]:
         if isinstance(error.__cause__, _LASTING):
             raise StoreError(reason(error.__cause__)) from error
         raise
+    except ValueError as error:  # what asyncpg finds in an address, such as a port that is no number
+        raise StoreError(f"not an address of PostgreSQL: {error}") from error

@@ -125,7 +125,7 @@ def test_a_taken_port_is_said_with_its_setting(database_url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("nonsense", "invalid DSN"),
+        ("postgresql://db:no-port/none", "not an address of PostgreSQL"),
         ("postgresql://nobody@127.0.0.1:1/none", "Connect call failed|Connection refused"),
     ],
 )

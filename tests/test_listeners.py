@@ -187,3 +187,12 @@ async def test_a_connection_that_breaks_keeps_what_it_had_sent(daemon: RunningDa
     while not await daemon.metric("logagg_records_received_total", transport="tcp"):
         await asyncio.sleep(0.01)
     assert [record["message"] for record in await daemon.logs()] == ["last words"]
+
+
+async def test_a_syslog_time_out_of_range_is_kept_and_marked(daemon: RunningDaemon) -> None:
+    await daemon.tcp("syslog_tcp_listen", b"<34>1 300000-01-01T00:00:00Z host app - - - far away\n")
+    [found] = await daemon.logs()
+    assert (found["host"], found["service"], found["message"]) == ("host", "app", "far away")
+    assert found["timestamp"] == found["received_at"]
+    assert found["attributes"]["timestamp"] == "300000-01-01T00:00:00Z"
+    assert "out of range" in found["attributes"]["logagg_note"]

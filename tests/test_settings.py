@@ -90,6 +90,15 @@ def test_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown["database_url"] == "postgresql://me:***@db/logs"
 
 
+def test_an_address_of_something_else_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGAGG_DATABASE_URL", "mysql://me:secret@db/logs")
+    with pytest.raises(
+        SettingsError, match=r"^LOGAGG_DATABASE_URL: database_url: not an address of PostgreSQL"
+    ) as error:
+        load_settings()
+    assert "secret" not in str(error.value)
+
+
 def test_an_empty_database_url_means_the_embedded_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGAGG_DATABASE_URL", "")
     assert load_settings().database_url is None
