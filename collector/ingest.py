@@ -87,7 +87,7 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
     def route(path: str, summary: str, handler: Any, **more: Any) -> Route[Any, Any]:
         return Route("POST", path, summary, "ingest", handler, statuses=_STATUSES, **more)
 
-    batch = "Store many logs, all of them or none (seed 2)"
+    batch = "Store many logs (seed 2)"
     return [
         route("/logs", "Store one log (seed 1)", seed_1, body=Seed1Log, response=Taken),
         route("/logs/ingest", "Store one log (seed 2)", seed_2_one, body=LogEntry, response=Queued),
