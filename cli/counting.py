@@ -16,6 +16,8 @@ from logagg.protocols.record import LEVELS
 OUTPUTS = ["text", "jsonl", "json", "csv"]
 #: Services of a pattern that text output names.
 _SERVICES = 3
+#: What an aggregation says of the numbers in a field.
+_SPREAD = ("numbers", "min", "max", "avg", "p50", "p90", "p95", "p99")
 
 
 @click.command(
@@ -23,21 +25,26 @@ _SERVICES = 3
         "logagg aggregate                                  by service and level",
         "logagg aggregate timeout --by host --since 1h -n 10",
         "logagg aggregate --by environment,service --level error -o csv",
+        "logagg aggregate --by service --of duration_ms    how long things took",
     )
 )
 @click.option("--by", default="service,level", metavar="COLUMNS", help="Columns to count by, with commas.")
+@click.option("--of", metavar="FIELD", help="Also min, max, avg and percentiles of the numbers in this field.")
 @click.option("-n", "--limit", type=click.IntRange(0), default=0, help="Rows at most, the largest; 0: all.")
 @reading_options(OUTPUTS)
-def aggregate(asking: Asking, query: Sequence[str], by: str, limit: int) -> None:
+def aggregate(asking: Asking, query: Sequence[str], by: str, of: str | None, limit: int) -> None:
     """Count matching records by columns.
 
     Prints how many records that match QUERY have each combination of values, the most first.
     """
-    rows = _rows(asking.client().get("/logs/aggregations", asking.params(query) | {"by": by}))
+    params = asking.params(query) | {"by": by} | ({"of": of} if of else {})
+    rows = _rows(asking.client().get("/logs/aggregations", params))
     rows = rows[:limit] if limit else rows
-    columns = [*(name.strip() for name in by.split(",")), "count"]
+    results = ["count", *(_SPREAD if of else ())]
+    columns = [*(name.strip() for name in by.split(",")), *results]
     if asking.output == "text":
-        _show(asking, table(columns, rows, colour=asking.colour))
+        shown = [{name: _short(value) for name, value in row.items()} for row in rows]
+        _show(asking, table(columns, shown, colour=asking.colour, numbers=results))
     else:
         _print(asking, _form(asking, columns), rows)
 
@@ -96,6 +103,11 @@ def patterns(asking: Asking, query: Sequence[str], limit: int) -> None:
         _show(asking, table(["count", "last seen", "services", "pattern"], shown, colour=asking.colour))
     else:
         _print(asking, _form(asking, ["pattern", "count", "first_seen", "last_seen", "services"]), rows)
+
+
+def _short(value: Any) -> Any:
+    """Write a number with fractions in so many digits as help."""
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _pattern_row(row: Row, asking: Asking) -> Row:

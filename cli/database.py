@@ -1,55 +1,19 @@
 """`logagg db`: the commands that talk to PostgreSQL itself, not to the daemon."""
 
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any
 
 import click
 
-from logagg.cli.options import Command, SuggestingGroup, config_option, examples
+from logagg.cli.database_reader import Reader, reader_options
+from logagg.cli.database_records import pack, prune, unpack
+from logagg.cli.database_sql import sql
+from logagg.cli.options import SuggestingGroup, examples
 from logagg.cli.output import compact
-from logagg.cli.serving import settings_from
+from logagg.cli.postgres import NO_SCHEMA, Place, check_schema, place_of, place_options, run, shown, sized
 from logagg.cli.terminal import Failure
-
-if TYPE_CHECKING:
-    from logagg.sinks.embedded import EmbeddedPostgres
-
-T = TypeVar("T")
-
-#: Seconds to wait for a connection.
-_PATIENCE = 20
-_NO_SCHEMA = "the database has no tables of logagg yet: run `logagg db init`, or `logagg serve`, which makes them too"
-
-
-class Place(NamedTuple):
-    """Where the database is: an address, or below a folder of our own."""
-
-    url: str | None
-    data_dir: Path | None
-
-    def embedded(self) -> "EmbeddedPostgres":
-        """Return the embedded PostgreSQL; meant only where there is no address."""
-        from logagg.sinks.embedded import EmbeddedPostgres
-
-        return EmbeddedPostgres(self.data_dir)
-
-
-def place_options(command: Command) -> Command:
-    """Add --database-url and --config."""
-    option = click.option(
-        "--database-url", metavar="URL", help="PostgreSQL to use, instead of the one in the settings."
-    )
-    return option(config_option(command))
-
-
-def _place(config: Path | None, database_url: str | None) -> Place:
-    if database_url:
-        return Place(database_url, None)
-    settings = settings_from(config)
-    return Place(settings.database_url, settings.data_dir)
 
 
 @click.group(cls=SuggestingGroup, epilog=examples("logagg db status", 'psql "$(logagg db url)"'))
@@ -57,16 +21,26 @@ def db() -> None:
     """Make, update and look at the database itself."""
 
 
-@db.command(epilog=examples("logagg db init", "logagg db init --database-url postgresql://logs@db/logs"))
+@db.command(
+    epilog=examples(
+        "logagg db init",
+        "logagg db init --database-url postgresql://logs@db/logs",
+        "logagg db init --reader grafana --password-file grafana.password",
+    )
+)
 @place_options
-def init(config: Path | None, database_url: str | None) -> None:
+@reader_options
+def init(config: Path | None, database_url: str | None, reader: Reader | None) -> None:
     """Make the tables, or bring them up to date.
 
     Safe to run again.
 
     Without an address in the settings this makes the embedded PostgreSQL, too. `logagg serve` does the same by itself.
+
+    With --reader, also make a role that may select from logs, batches and quarantine, and may do nothing else; it
+    needs a user who may create roles.
     """
-    click.echo(_run(_place(config, database_url), _migrate, create=True))
+    click.echo(run(place_of(config, database_url), partial(_init, reader=reader), create=True))
 
 
 @db.command(epilog=examples("logagg db migrate"))
@@ -76,7 +50,7 @@ def migrate(config: Path | None, database_url: str | None) -> None:
 
     Safe to run again, and by several at once.
     """
-    click.echo(_run(_place(config, database_url), _update, create=False))
+    click.echo(run(place_of(config, database_url), _update, create=False))
 
 
 @db.command(epilog=examples("logagg db status", "logagg db status -o json"))
@@ -90,8 +64,8 @@ def status(config: Path | None, database_url: str | None, output: str) -> None:
     That is its schema, records, batches, partitions, sizes, quarantine, and the oldest and the newest times.
     The number of rows is an estimate, so that this is quick at any size.
     """
-    place = _place(config, database_url)
-    found = _run(place, _status, create=False)
+    place = place_of(config, database_url)
+    found = run(place, _status, create=False)
     if output == "json":
         times = {name: value.isoformat() for name, value in found.items() if isinstance(value, datetime)}
         click.echo(compact(found | times))
@@ -107,7 +81,7 @@ def url(config: Path | None, database_url: str | None) -> None:
     It has the password in it. Nothing is started: for the embedded PostgreSQL that is where its socket is, while it
     runs. Exits with 2 when it does not.
     """
-    place = _place(config, database_url)
+    place = place_of(config, database_url)
     if place.url:
         click.echo(place.url)
         return
@@ -121,53 +95,9 @@ def url(config: Path | None, database_url: str | None) -> None:
     click.echo(server.url)
 
 
-def _run(place: Place, action: Callable[[Any], Awaitable[T]], *, create: bool) -> T:
-    """Connect, act, and turn every failure into one line."""
-    import asyncio
-
-    import asyncpg
-
-    from logagg.sinks.embedded import EmbeddedError
-    from logagg.sinks.errors import StoreError
-
-    async def connected() -> T:
-        async with _connection(place, create=create) as connection:
-            return await action(connection)
-
-    try:
-        return asyncio.run(connected())
-    except (EmbeddedError, StoreError) as error:
-        raise Failure(str(error)) from None
-    except TimeoutError:
-        raise Failure(f"no answer from {_shown(place)} within {_PATIENCE} s") from None
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        raise Failure(f"{_shown(place)}: {str(error) or type(error).__name__}") from None
-    except ValueError:  # its text may hold a part of the password
-        raise Failure(f"{_shown(place)} is not an address of PostgreSQL") from None
-
-
-@asynccontextmanager
-async def _connection(place: Place, *, create: bool) -> AsyncIterator[Any]:
-    """Connect; the embedded PostgreSQL is started for as long as this takes, unless it runs already."""
-    import asyncio
-
-    import asyncpg
-
-    server = None if place.url else place.embedded()
-    if server and not create and not server.cluster.exists():
-        raise Failure(
-            f"there is no embedded PostgreSQL in {server.data_dir} yet: run `logagg serve` or `logagg db init`"
-        )
-    address = await asyncio.to_thread(server.start) if server else place.url
-    try:
-        connection = await asyncpg.connect(address, timeout=_PATIENCE)
-        try:
-            yield connection
-        finally:
-            await connection.close(timeout=_PATIENCE)
-    finally:
-        if server:
-            await asyncio.to_thread(server.stop)
+async def _init(connection: Any, *, reader: Reader | None) -> str:
+    migrated = await _migrate(connection)
+    return "\n".join([migrated, *await reader.make(connection)]) if reader else migrated
 
 
 async def _migrate(connection: Any) -> str:
@@ -184,58 +114,74 @@ async def _update(connection: Any) -> str:
     from logagg.sinks import schema
 
     if not await schema.applied(connection):
-        raise Failure(_NO_SCHEMA)
+        raise Failure(NO_SCHEMA)
     return await _migrate(connection)
 
 
 async def _status(connection: Any) -> dict[str, Any]:
     from logagg.sinks import schema
 
-    have = await schema.applied(connection)
-    if not have:
-        raise Failure(_NO_SCHEMA)
+    await check_schema(connection)
     row = await connection.fetchrow(Path(__file__).with_name("status.sql").read_text("utf-8"))
-    return {"schema": max(have), "schema_known": schema.migrations()[-1].number, **row}
+    schemas = {"schema": max(await schema.applied(connection)), "schema_known": schema.migrations()[-1].number}
+    each = {
+        "rows_bytes_per_record": _ratio(row["rows_bytes"], row["rows_estimate"]),
+        "packed_bytes_per_record": _ratio(row["packed_bytes"], row["packed_records"]),
+    }
+    return {**schemas, **row, **each}
+
+
+def _ratio(size: int, records: int) -> float | None:
+    return round(size / records, 1) if records else None
 
 
 def _status_text(place: Place, found: dict[str, Any]) -> str:
-    hint = "" if found["schema"] >= found["schema_known"] else f" (run `logagg db migrate`: {found['schema_known']})"
-    batches = "{batches_open} open, {batches_closed} closed, {batches_packed} packed".format(**found)
+    sizes = {name: sized(value) for name, value in found.items() if name.endswith("_bytes")}
     days = f"{found['partitions']}: {found['first_partition']} to {found['last_partition']}"
     lines = {
-        "database": f"{_shown(place)}, PostgreSQL {found['server_version']}",
-        "schema": f"{found['schema']}{hint}",
-        "records": f"{found['records']:,}; rows about {found['rows_estimate']:,}",
-        "batches": batches,
+        "database": f"{shown(place)}, PostgreSQL {found['server_version']}, {sizes['database_bytes']}",
+        "schema": found["schema"],
+        "records": f"{found['records']:,}",
+        "batches": "{batches_open} open, {batches_closed} closed, {batches_packed} packed".format(**found),
+        "lag": _lag(found),
+        "rows": f"about {found['rows_estimate']:,}"
+        + _form(found["rows_bytes_per_record"], "{rows_bytes}, of which {rows_index_bytes} indexes", sizes),
+        "packed": f"{found['packed_records']:,}"
+        + _form(
+            found["packed_bytes_per_record"],
+            "{packed_bytes}: head {head_bytes}, body {body_bytes}, filter {filter_bytes}, summary {summary_bytes}",
+            sizes,
+        ),
         "partitions": days if found["partitions"] else "none",
-        "size": f"{_size(found['database_bytes'])}; logs {_size(found['logs_bytes'])}, of which indexes"
-        f" {_size(found['logs_index_bytes'])}; batches {_size(found['batches_bytes'])}",
-        "quarantine": f"{found['quarantined']:,} records, {_size(found['quarantine_bytes'])}",
-        "received": _span(found["oldest_received"], found["newest_received"]),
-        "timestamps": _span(found["oldest_timestamp"], found["newest_timestamp"]),
+        "quarantine": f"{found['quarantined']:,} records, {sizes['quarantine_bytes']}",
     }
     if found["rows_in_default_partition"]:
         lines["partitions"] += f", and {found['rows_in_default_partition']:,} rows outside of them"
-    return "\n".join(f"{name:<11} {value}" for name, value in lines.items())
+    for title, prefix in (("", ""), ("rows ", "rows_"), ("packed ", "packed_")):
+        for what in ("received", "timestamp"):
+            span = _span(found[f"{prefix}oldest_{what}"], found[f"{prefix}newest_{what}"])
+            lines[f"{title}{what}".replace("timestamp", "timestamps" if not prefix else "times")] = span
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}} {value}" for name, value in lines.items())
 
 
-def _shown(place: Place) -> str:
-    """Return where the database is, without a password."""
-    if place.url:
-        return re.sub(r"(?<=[?&]password=)[^&]*", "***", re.sub(r"(://[^:/@]*):.*@", r"\1:***@", place.url))
-    return f"embedded in {place.embedded().data_dir}"
+def _lag(found: dict[str, Any]) -> str:
+    if not found["lag_batches"]:
+        return "none"
+    return "{lag_batches:,} batches, {lag_records:,} records, the oldest closed for {lag_seconds:,.0f} s".format(
+        **found
+    )
 
 
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.3g} TB"
+def _form(each: float | None, text: str, sizes: dict[str, str]) -> str:
+    return "" if each is None else f" in {text.format(**sizes)}; {each:,} bytes a record"
 
 
 def _span(oldest: datetime | None, newest: datetime | None) -> str:
     if oldest is None or newest is None:
         return "nothing yet"
     return " to ".join(moment.astimezone().strftime("%Y-%m-%d %H:%M:%S%z") for moment in (oldest, newest))
+
+
+for command in (pack, unpack, prune, sql):
+    db.add_command(command)

@@ -22,6 +22,7 @@ _COMMANDS = {
     "aggregate": ("counting", "aggregate"),
     "histogram": ("counting", "histogram"),
     "patterns": ("counting", "patterns"),
+    "export": ("exporting", "export"),
     "send": ("sending", "send"),
     "db": ("database", "db"),
 }

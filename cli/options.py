@@ -5,14 +5,18 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, tzinfo
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from logagg.cli.client import Client
-from logagg.cli.terminal import wants_colour
+from logagg.cli.client import Client, Params
+from logagg.cli.output import cost
+from logagg.cli.terminal import note, wants_colour
 from logagg.cli.timespec import parse_time
 from logagg.protocols.record import LEVELS
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 Command = Callable[..., Any]
 
@@ -70,6 +74,7 @@ class Asking:
     output: str
     color: str
     pager: bool
+    stats: bool
 
     @property
     def zone(self) -> tzinfo | None:
@@ -78,7 +83,10 @@ class Asking:
 
     def client(self) -> Client:
         """Return a client of the server that was named; it is closed when the command ends."""
-        return click.get_current_context().with_resource(Client(self.url, self.token, self.timeout))
+        context = click.get_current_context()
+        client = context.with_resource(_Listening(self.url, self.token, self.timeout))
+        context.call_on_close(client.tell)
+        return client
 
     @property
     def colour(self) -> bool:
@@ -99,6 +107,7 @@ class Asking:
             "service": self.service,
             "host": self.host,
             "environment": self.environment,
+            "stats": "true" if self.stats else None,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -109,6 +118,32 @@ class Asking:
             return parse_time(text, now, self.zone)
         except ValueError as error:
             raise click.UsageError(f"{option}: {error}") from None
+
+
+class _Listening(Client):
+    """A client that notes what answers say of themselves: what they cost, and what is missing from them."""
+
+    def __init__(self, url: str, token: str | None, timeout: float) -> None:
+        super().__init__(url, token, timeout)
+        self._stats: list[str] = []
+        self._missing: dict[str, None] = {}
+
+    def _request(
+        self, method: str, target: str, body: bytes | None = None, headers: Params | None = None
+    ) -> "tuple[HTTPResponse, bytes]":
+        response, answer = super()._request(method, target, body, headers)
+        if stats := response.getheader("X-Logagg-Stats"):
+            self._stats.append(stats)
+        if missing := response.getheader("X-Logagg-Incomplete"):
+            self._missing[missing] = None
+        return response, answer
+
+    def tell(self) -> None:
+        """Print it to stderr."""
+        for missing in self._missing:
+            note(f"warning: the answer is not whole: {missing}")
+        for line in cost(self._stats):
+            note(line)
 
 
 def _rfc3339(moment: datetime | None) -> str | None:
@@ -148,6 +183,7 @@ def reading_options(outputs: Sequence[str]) -> Callable[[Command], Command]:
             help="Colours; auto: on a terminal, unless NO_COLOR is set.",
         ),
         click.option("--pager/--no-pager", default=True, help="On a terminal, page what is longer than it."),
+        click.option("--stats", is_flag=True, help="Say on stderr what the answer cost: batches skipped, read, bytes."),
         server_options,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ them. No form keeps the records.
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, Protocol
@@ -248,3 +249,29 @@ def table(columns: Sequence[str], rows: Sequence[Row], *, colour: bool, numbers:
         code = LEVEL_COLOURS.get(str(row.get("level")), "") if colour else ""
         lines.append(paint(line(values), code))
     return "\n".join(lines) + "\n"
+
+
+def cost(stats: Sequence[str]) -> Iterable[str]:
+    """Yield lines that say what answers cost, by their headers X-Logagg-Stats; none for no headers."""
+    try:
+        answers = [json.loads(each) for each in stats]
+        skipped, read = (sum((Counter(each[name]) for each in answers), Counter()) for name in ("skipped", "read"))
+        total = {
+            name: sum(each[name] for each in answers)
+            for name in ("batches", "records", "fetched_bytes", "cached_reads", "took_ms")
+        }
+    except (ValueError, KeyError, TypeError):
+        yield "what the answer cost is told in a way that this client does not know"
+        return
+    if answers:
+        yield f"{total['batches']:,} batches in range: {_counted(skipped)} skipped, {_counted(read)} read"
+        yield (
+            f"{total['records']:,} records looked at, {total['fetched_bytes']:,} bytes from PostgreSQL,"
+            f" {total['cached_reads']:,} reads from the cache, {total['took_ms']:,.1f} ms"
+        )
+
+
+def _counted(parts: Counter[str]) -> str:
+    """Write a number and what it is made of: `5 (filter 3, order 2)`."""
+    named = ", ".join(f"{visible(name)} {count:,}" for name, count in sorted(parts.items()))
+    return f"{parts.total():,}" + (f" ({named})" if named else "")

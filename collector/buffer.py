@@ -10,7 +10,11 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from logagg.protocols.columns import Columnar
 from logagg.protocols.record import Decoded
+
+#: So many records are worth a transaction beside another.
+WORTH_A_LANE = 500
 
 
 @dataclass(slots=True, eq=False)
@@ -19,7 +23,7 @@ class Chunk:
 
     #: The listener: `tcp`, `http` ...
     transport: str
-    decoded: Decoded
+    decoded: Decoded | Columnar
     #: Bytes as received.
     size: int
     #: Set by the flusher once the chunk is durable; None where no sender waits. Cancelled: the sender was told no.
@@ -84,7 +88,8 @@ class RingBuffer:
         """Wait for chunks and return the oldest, together at most `max_records` (one chunk may hold more).
 
         A transaction costs the same for one record as for a thousand, so chunks that nobody waits for gather for up to
-        `linger` seconds; as soon as a sender waits for its ack, or enough have gathered, there is no waiting.
+        `linger` seconds. When a sender waits for its ack there is no waiting, unless a few records would make a
+        transaction of their own beside another that is under way: they gather until that one ends.
         """
         while not self._waiting:
             self._arrived.clear()
@@ -99,6 +104,7 @@ class RingBuffer:
             self.records -= chunk.count
             self.bytes -= chunk.size
         self._room.set()
+        self._arrived.set()
 
     async def empty(self) -> None:
         """Wait until everything has been settled. From now on nothing gathers: what is there is all there will be."""
@@ -109,7 +115,9 @@ class RingBuffer:
             await self._room.wait()
 
     def _enough(self, max_records: int) -> bool:
-        return self._hurried or self._acks > 0 or self._queued >= max_records
+        alone = self.records == self._queued
+        asked = self._acks > 0 and (alone or self._queued >= WORTH_A_LANE)
+        return self._hurried or asked or self._queued >= max_records
 
     async def _gather(self, max_records: int, linger: float) -> None:
         loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 
@@ -34,11 +34,13 @@ from logagg.protocols.syslog import decode_syslog
 from logagg.query.bodies import BODIES, Bodies
 from logagg.query.engine import Engine
 from logagg.query.http import make_app
+from logagg.query.routes_export import export_routes
 from logagg.query.routes_logs import log_routes
 from logagg.query.routes_status import Status, page_routes, status_routes
 from logagg.sinks.embedded import EmbeddedError, EmbeddedPostgres
 from logagg.sinks.errors import StoreError, StoreUnavailable
 from logagg.sinks.store import Store
+from logagg.sinks.upkeep import Upkeep
 
 log = structlog.get_logger("daemon")
 
@@ -74,7 +76,7 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
         engine = Engine(store, timeout=settings.query_timeout.total_seconds(), concurrency=settings.query_concurrency)
         stack.callback(engine.close)
         metrics = Metrics()
-        buffer = RingBuffer(settings.buffer_records, settings.buffer_bytes)
+        buffer = RingBuffer(settings.buffer_records, settings.waiting)
         metrics.watch(buffer)
         flusher = Flusher(
             buffer,
@@ -139,6 +141,9 @@ async def _store(stack: AsyncExitStack, url: str, settings: Settings) -> Store:
                 batch_records=settings.batch_records,
                 batch_age=settings.batch_age,
                 connections=settings.flush_lanes,
+                pack_lag=settings.pack_lag,
+                batch_bytes=settings.share,
+                cache_bytes=settings.share,
             )
         except StoreUnavailable as error:
             if loop.time() > end:
@@ -191,13 +196,14 @@ def _application(
     status = Status(problem=lambda: flusher.trouble, counters=metrics.totals)
     routes = [
         *log_routes(engine),
+        *export_routes(store),
         *ingest_routes(intake, settings.environment),
         *status_routes(store, status, metrics.registry),
     ]
     app = make_app([*routes, *page_routes(routes)])
     app[BODIES] = Bodies(
         limit=settings.http_max_body,
-        limit_of_all=settings.buffer_bytes,
+        limit_of_all=settings.waiting,
         patience=settings.http_body_timeout.total_seconds(),
     )
     return app
@@ -237,12 +243,24 @@ def _named(setting: str, address: Address) -> Iterator[None]:
 
 
 async def _maintain(store: Store, settings: Settings, metrics: Metrics) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(
+            _rounds(lambda: store.maintenance(settings.rows_retention, settings.retention), metrics), name="upkeep"
+        )
+        if settings.rows_gin:
+            group.create_task(_rounds(store.index_rows, metrics), name="indexes")
+
+
+async def _rounds(work: Callable[[], Awaitable[Upkeep]], metrics: Metrics) -> None:
     while True:
         try:
-            with metrics.maintenance():
-                done = await store.maintenance(settings.rows_retention)
-            if done.made or done.adopted or any(done.dropped):
-                log.info("maintenance", made=done.made, adopted=done.adopted, **done.dropped._asdict())
+            done = await work()
+            metrics.maintained(done)
+            if news := done.news():
+                log.info("maintenance", **news)
+            for name, error in done.failures().items():
+                unexpected = None if isinstance(error, StoreError) else error
+                log.warning("maintenance failed", task=name, reason=str(error), exc_info=unexpected)
         except Exception as error:  # the next round may do better, and ingest goes on meanwhile
             log.warning("maintenance failed", reason=str(error), exc_info=not isinstance(error, StoreUnavailable))
         await asyncio.sleep(MAINTENANCE_PERIOD)

@@ -79,6 +79,7 @@ class DatagramListener:
             log.debug("receive failed", transport=self._transport, reason=str(error))
         now = datetime.now(UTC)
         for peer, frames in by_peer.items():
-            decoded = self._decode(filter(None, frames), Origin(now, self._transport, peer, self._environment))
+            origin = Origin(now, self._transport, peer, self._environment)
+            decoded = self._decode([frame for frame in frames if frame], origin)
             self._intake.offer(self._transport, decoded, sum(map(len, frames)))
         return count

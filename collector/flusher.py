@@ -1,13 +1,16 @@
 """Group commit: lanes that take what has gathered in the ring buffer, store it in one transaction, and then ack it."""
 
 import asyncio
+from collections.abc import Sequence
 from itertools import chain
 from typing import NoReturn, Protocol
 
+import polars as pl
 import structlog
 
 from logagg.collector.buffer import Chunk, RingBuffer
 from logagg.collector.metrics import Metrics
+from logagg.protocols.columns import Records, from_records, to_records
 from logagg.protocols.record import Record, Reject
 from logagg.sinks.errors import StoreUnavailable
 from logagg.sinks.store import Written
@@ -18,10 +21,26 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 
 
+def merged(parts: Sequence[Records]) -> Records:
+    """Join records in their order: as records when all of them are, else as columns."""
+    frames: list[pl.DataFrame] = []
+    records: list[Record] = []
+    try:
+        for part in parts:
+            if isinstance(part, pl.DataFrame):
+                frames += [from_records(records), part] if records else [part]
+                records = []
+            else:
+                records += part
+        return pl.concat([*frames, from_records(records)] if records else frames) if frames else records
+    except (TypeError, ValueError):  # a record that no column takes: the sink finds it, record by record
+        return [record for part in parts for record in (to_records(part) if isinstance(part, pl.DataFrame) else part)]
+
+
 class Sink(Protocol):
     """Where records go."""
 
-    async def write(self, records: list[Record], rejects: list[Reject]) -> Written:
+    async def write(self, records: Records, rejects: list[Reject]) -> Written:
         """Store all of it; return when it is durable. Raises StoreUnavailable when nothing was written."""
 
 
@@ -67,7 +86,7 @@ class Flusher:
                 return
 
     async def _write(self, chunks: list[Chunk]) -> None:
-        records = list(chain.from_iterable(chunk.decoded.records for chunk in chunks))
+        records = merged([chunk.decoded.records for chunk in chunks])
         rejects = list(chain.from_iterable(chunk.decoded.rejects for chunk in chunks))
         with self._metrics.flush_seconds.time():
             written = await self._sink.write(records, rejects)
@@ -82,10 +101,11 @@ class Flusher:
         place = 0
         for chunk in chunks:
             end = place + len(chunk.decoded.records)
-            poison = sum(place <= refused < end for refused in written.refused)
-            self._metrics.stored.labels(chunk.transport).inc(end - place - poison)
+            poison = sum(place <= refused < end for refused in written.refused) if written.refused else 0
+            counters = self._metrics.of(chunk.transport)
+            counters.stored.inc(end - place - poison)
             if quarantined := len(chunk.decoded.rejects) + poison:
-                self._metrics.quarantined.labels(chunk.transport).inc(quarantined)
+                counters.quarantined.inc(quarantined)
             place = end
 
     def _without_withdrawn(self, chunks: list[Chunk]) -> list[Chunk]:

@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from logagg.collector.intake import Intake
-from logagg.protocols.json_lines import decode_body
+from logagg.protocols.json_columns import decode_body
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin
 from logagg.query.bodies import BODIES
@@ -78,7 +78,7 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
     async def ingest(request: web.Request, _: None, __: None) -> web.Response:
         body = await request.app[BODIES].read(request)
         decoded = decode_body(body, origin(request))
-        if not decoded.records:
+        if not len(decoded.records):
             why = decoded.rejects[0].reason if decoded.rejects else "it is empty"
             raise web.HTTPBadRequest(reason=f"no record in a body of {len(body)} bytes: {why}")
         await intake.store(TRANSPORT, decoded, len(body))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from logagg.collector.buffer import Chunk, RingBuffer
 from logagg.collector.metrics import Metrics
+from logagg.protocols.columns import Columnar
 from logagg.protocols.record import Decoded
 from logagg.sinks.errors import StoreUnavailable
 
@@ -22,18 +23,18 @@ class Intake:
         self._max_records = max_records
         self._ack_timeout = ack_timeout
 
-    async def put(self, transport: str, decoded: Decoded, size: int) -> None:
+    async def put(self, transport: str, decoded: Decoded | Columnar, size: int) -> None:
         """Wait for room, and return: for streams without an ack. While it waits the caller reads no more."""
         for chunk in self._chunks(transport, decoded, size):
             await self._buffer.put(chunk)
 
-    def offer(self, transport: str, decoded: Decoded, size: int) -> None:
+    def offer(self, transport: str, decoded: Decoded | Columnar, size: int) -> None:
         """Take it, or drop and count it: for datagrams, whose sender cannot be told to wait."""
         for chunk in self._chunks(transport, decoded, size):
             if not self._buffer.offer(chunk):
                 self._metrics.dropped.labels(transport, "buffer full").inc(chunk.count)
 
-    async def store(self, transport: str, decoded: Decoded, size: int) -> None:
+    async def store(self, transport: str, decoded: Decoded | Columnar, size: int) -> None:
         """Return when all of it is durable. Raises Overloaded when it is not, and never will be by this call.
 
         A body of more than one transaction is stored in several; when one of them fails the sender is told no for all,
@@ -52,27 +53,41 @@ class Intake:
             chunk.done = loop.create_future()
             self._buffer.admit(chunk)
         await self._durable([chunk.done for chunk in chunks if chunk.done])
-        self._metrics.ack_seconds.labels(transport).observe(loop.time() - began)
+        self._metrics.of(transport).ack_seconds.observe(loop.time() - began)
 
     async def _durable(self, acks: list[asyncio.Future[None]]) -> None:
+        """Wait for all. Whatever ends the wait cancels the acks, and that withdraws the chunks."""
+        late = asyncio.get_running_loop().call_later(self._ack_timeout, _cancel, acks)
         try:
-            async with asyncio.timeout(self._ack_timeout):
-                # Usually it is one chunk. A cancelled wait cancels the acks, and that withdraws the chunks.
-                await (acks[0] if len(acks) == 1 else asyncio.gather(*acks))
-        except TimeoutError:
+            for ack in acks:
+                await ack
+        except asyncio.CancelledError:
+            _cancel(acks)
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
             raise Overloaded(f"PostgreSQL did not commit within {self._ack_timeout:g} s") from None
+        finally:
+            late.cancel()
 
-    def _chunks(self, transport: str, decoded: Decoded, size: int) -> Iterator[Chunk]:
+    def _chunks(self, transport: str, decoded: Decoded | Columnar, size: int) -> Iterator[Chunk]:
         records, rejects = decoded
         count = len(records) + len(rejects)
         if not count:
             return
-        self._metrics.received.labels(transport).inc(count)
-        self._metrics.received_bytes.labels(transport).inc(size)
+        counters = self._metrics.of(transport)
+        counters.received.inc(count)
+        counters.received_bytes.inc(size)
         if count <= self._max_records:
             yield Chunk(transport, decoded, size)
             return
         step = self._max_records // 2
         for at in range(0, max(len(records), len(rejects)), step):
-            part = Decoded(records[at : at + step], rejects[at : at + step])
+            here = slice(at, at + step)
+            part = decoded._replace(records=records[here], rejects=rejects[here])  # type: ignore[arg-type]  # of one kind
             yield Chunk(transport, part, size * (len(part.records) + len(part.rejects)) // count)
+
+
+def _cancel(acks: list[asyncio.Future[None]]) -> None:
+    for ack in acks:
+        ack.cancel()

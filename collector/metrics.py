@@ -1,16 +1,25 @@
 """The metrics of the daemon, in one registry. The books: received = stored + quarantined + dropped + in the buffer."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from logagg.collector.buffer import RingBuffer
+from logagg.sinks.upkeep import TASKS, Upkeep
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _RECORDS = (1, 10, 100, 1000, 5000, 10_000, 20_000, 65_536)
+
+
+class OfTransport(NamedTuple):
+    """The counters of one transport that every chunk touches; to look them up by label each time is slow."""
+
+    received: Counter
+    received_bytes: Counter
+    stored: Counter
+    quarantined: Counter
+    ack_seconds: Histogram
 
 
 class Metrics:
@@ -45,12 +54,34 @@ class Metrics:
             "logagg_ack_seconds", "From receipt to the ack of what a sender waits for.", transport, buckets=_SECONDS,
             registry=self.registry,
         )  # fmt: skip
-        self.maintenance_seconds = Gauge(
-            "logagg_maintenance_seconds", "Duration of the last maintenance.", registry=self.registry
+        task = ("task",)
+        self.task_time = Gauge(
+            "logagg_maintenance_last_run_seconds", "When a task of maintenance last ended, in Unix time.", task,
+            registry=self.registry,
+        )  # fmt: skip
+        self.task_seconds = Gauge(
+            "logagg_maintenance_duration_seconds", "How long it took.", task, registry=self.registry
         )
-        self.maintenance_time = Gauge(
-            "logagg_maintenance_last_timestamp_seconds", "When the last maintenance ended.", registry=self.registry
+        self.task_failures = self._counter("maintenance_failures", "Runs of it that failed.", task)
+        for name in TASKS:
+            self.task_failures.labels(name)
+        self.unpacked = Gauge(
+            "logagg_unpacked_batches", "Batches that are closed and not packed yet.", registry=self.registry
         )
+        self.unpacked_age = Gauge(
+            "logagg_unpacked_age_seconds", "How long the oldest of them is closed.", registry=self.registry
+        )
+
+        self._of: dict[str, OfTransport] = {}
+
+    def of(self, transport: str) -> OfTransport:
+        """Return the counters of a transport."""
+        if transport not in self._of:
+            counters = (self.received, self.received_bytes, self.stored, self.quarantined)
+            received, size, stored, quarantined = (each.labels(transport) for each in counters)
+            seconds = self.ack_seconds.labels(transport)
+            self._of[transport] = OfTransport(received, size, stored, quarantined, seconds)
+        return self._of[transport]
 
     def watch(self, buffer: RingBuffer) -> None:
         """Show how full the buffer is."""
@@ -60,12 +91,16 @@ class Metrics:
         ):
             Gauge(name, text, registry=self.registry).set_function(value)
 
-    @contextmanager
-    def maintenance(self) -> Iterator[None]:
-        """Note when a round of maintenance ended, and how long it took."""
-        with self.maintenance_seconds.time():
-            yield
-        self.maintenance_time.set(time.time())
+    def maintained(self, done: Upkeep) -> None:
+        """Note the tasks of a round of maintenance, and what it found waiting."""
+        for task in done.tasks:
+            self.task_time.labels(task.name).set(task.ended)
+            self.task_seconds.labels(task.name).set(task.seconds)
+            if task.error:
+                self.task_failures.labels(task.name).inc()
+        if done.lag:
+            self.unpacked.set(done.lag.batches)
+            self.unpacked_age.set(done.lag.age.total_seconds())
 
     def totals(self) -> dict[str, dict[str, float]]:
         """Return the books for people: of each transport, received, stored, quarantined and dropped."""

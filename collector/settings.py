@@ -90,8 +90,15 @@ class Settings(BaseSettings):
     )
 
     buffer_records: int = Field(200_000, ge=1, description="Records that may wait for PostgreSQL; more is refused.")
-    buffer_bytes: ByteSize = Field(
-        _size(128), ge=1 << 16, description="Bytes of records, as received, that may wait for PostgreSQL."
+    memory: ByteSize = Field(
+        _size(512),
+        ge=64 * MIB,
+        description="What the daemon holds at most, about: what waits, open batches, packing, caches, queries.",
+    )
+    buffer_bytes: ByteSize | None = Field(
+        None,
+        ge=1 << 16,
+        description="Bytes of records, as received, that may wait for PostgreSQL; unset: an eighth of memory.",
     )
     flush_records: int = Field(20_000, ge=1, le=65_536, description="Records of one transaction at most.")
     flush_interval: Duration = Field(
@@ -104,7 +111,18 @@ class Settings(BaseSettings):
 
     batch_records: int = Field(65_536, ge=1, le=65_536, description="Records after which a batch is closed.")
     batch_age: Duration = Field(timedelta(hours=1), description="Age at which a batch is closed.")
-    rows_retention: Duration = Field(timedelta(days=7), description="How long rows are kept, by day of receipt.")
+    pack_lag: int = Field(
+        4, ge=1, le=1000, description="Closed batches that may wait to be packed; while they do, no new one is opened."
+    )
+    rows_retention: Duration = Field(
+        timedelta(days=7),
+        gt=timedelta(0),
+        description="How long packed records are kept as rows, too, by day.",
+    )
+    rows_gin: bool = Field(
+        False, description="Whether days that are over get GIN indexes, for full-text search in SQL of your own."
+    )
+    retention: Duration = Field(timedelta(days=30), gt=timedelta(0), description="How long records are kept at all.")
 
     query_timeout: Duration = Field(timedelta(seconds=30), description="Longest time of one query.")
     query_concurrency: int = Field(4, ge=1, le=64, description="Queries answered at once; more wait.")
@@ -124,11 +142,19 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.max_frame > self.buffer_bytes:
-            raise ValueError(
-                f"max_frame ({self.max_frame} bytes) is more than buffer_bytes ({self.buffer_bytes} bytes)"
-            )
+        if self.max_frame > self.waiting:
+            raise ValueError(f"max_frame ({self.max_frame} bytes) is more than buffer_bytes ({self.waiting} bytes)")
         return self
+
+    @property
+    def share(self) -> int:
+        """Bytes of one of the eight parts of the memory."""
+        return self.memory // 8
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that may wait for PostgreSQL."""
+        return self.share if self.buffer_bytes is None else self.buffer_bytes
 
     @classmethod
     def settings_customise_sources(  # noqa: D102  # pydantic-settings' own hook

@@ -5,7 +5,7 @@ from functools import partial
 
 from logagg.collector.streams import StreamProtocol
 from logagg.protocols.framing import Cut, LineFramer, SyslogFramer
-from logagg.protocols.json_lines import decode_lines
+from logagg.protocols.json_columns import decode_lines
 from logagg.protocols.mapping import add_note
 from logagg.protocols.record import Decoded, Origin, Reject
 from logagg.protocols.syslog import decode_syslog

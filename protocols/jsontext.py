@@ -6,6 +6,7 @@ read by orjson as the nearest double.
 
 import json
 import re
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,6 +18,10 @@ NUL_ESCAPE = b"\\u0000"
 _BLANKS = re.compile(r"[ \t\r\n]*")
 #: An integer of so many digits is below 1.8e308, the largest double.
 _DOUBLE_DIGITS = 308
+
+#: The end of a number with an exponent, as orjson writes it. It may also be a part of a text.
+_EXPONENT = re.compile(r"e[+-]?[0-9]+(?:[,\]}]|$)")
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)|-0(?:\.0)?(?![0-9.])')
 
 _NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
 
@@ -43,15 +48,28 @@ def loads(data: bytes) -> Loaded:
 
 
 def dumps(value: object) -> str:
-    """Write a value of `loads` as JSON. Raises ValueError when it is nested too deeply."""
+    """Write a value of `loads` as JSON, numbers as jsonb writes them: without exponents, and zero without a sign.
+
+    Raises ValueError when it is nested too deeply.
+    """
     try:
-        return orjson.dumps(value).decode()
+        text = orjson.dumps(value).decode()
     except TypeError:  # more than 254 levels, or an integer beyond 64 bits
-        pass
+        text = _dumps(value)
+    odd = "-0" in text or _EXPONENT.search(text)
+    return _TOKENS.sub(_plain, text) if odd else text
+
+
+def _dumps(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
+
+
+def _plain(token: re.Match[str]) -> str:
+    text = token[0]
+    return text if text[0] == '"' else f"{abs(number) if (number := Decimal(text)) == 0 else number:f}"
 
 
 def name_of(value: object) -> str:

@@ -56,9 +56,10 @@ for _outer, _dot, _inner in (name.partition(".") for name in _PLACES):
     if _dot:
         _OUTER.setdefault(_outer, []).append(_inner)
 
-#: All keys that matter, and those that the short way of `from_object` leaves to the long one.
+#: All keys that matter; those of the short ways, here and in `json_columns`, and those that they leave to the long one.
 _KNOWN = frozenset(_PLACES.keys() | _OUTER.keys())
-_UNUSUAL = _KNOWN - {"timestamp", "level", "message", "service", "host"}
+CANONICAL = frozenset({"timestamp", "level", "message", "service", "host"})
+UNUSUAL = _KNOWN - CANONICAL
 
 #: A try of the long way: the field, the key, the key within that or None, and what makes the field's value, or None.
 _Try = tuple[int, str, str | None, Callable[[Any], Any]]
@@ -89,8 +90,8 @@ def from_object(obj: dict[str, Any], origin: Origin, raw: bytes | None = None) -
     ):
         return _long_way(obj, origin, raw)
     attributes = None
-    if len(obj) > 5 or service is None or host is None:
-        if not _UNUSUAL.isdisjoint(obj):
+    if len(obj) > len(CANONICAL) or service is None or host is None:
+        if not UNUSUAL.isdisjoint(obj):
             return _long_way(obj, origin, raw)
         del obj["timestamp"], obj["level"], obj["message"]
         obj.pop("service", None)

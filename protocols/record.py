@@ -4,9 +4,11 @@ A decoder turns frames into `Decoded`: records, and rejects for what can never b
 it raises nothing, whatever the bytes.
 """
 
-from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from logagg.protocols.columns import Columnar
 
 #: Level names by syslog severity, RFC 5424 section 6.2.1: 0 is the most severe.
 LEVELS = ("EMERGENCY", "ALERT", "CRITICAL", "ERROR", "WARNING", "NOTICE", "INFO", "DEBUG")
@@ -84,5 +86,5 @@ class Decoded(NamedTuple):
 class Decoder(Protocol):
     """Frames in, records out; one call for as many frames as a read gave."""
 
-    def __call__(self, frames: Iterable[bytes], origin: Origin) -> Decoded:
+    def __call__(self, frames: list[bytes], origin: Origin) -> "Decoded | Columnar":
         """Decode whole frames, none of which is empty."""

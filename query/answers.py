@@ -34,17 +34,40 @@ class Stats:
 
     #: Batches that may hold records of the time range.
     batches: int = 0
-    #: Batches not read, by the reason: the column that cannot match (`timestamp`, `service` ...), `order` (what was
-    #: found already comes first) or `counted` (all of it matches).
+    #: Batches not read, by the reason: the column that cannot match (`timestamp`, `service` ...), `filter` (a word is
+    #: not in it), `order` (what was found already comes first) or `counted` (what is known of it is the answer).
     skipped: dict[str, int] = field(default_factory=dict)
-    #: Batches read, and the records in them.
-    scanned: int = 0
+    #: Batches read, by their form: `open`, `rows`, `packed`; and the records in them.
+    read: dict[str, int] = field(default_factory=dict)
     records: int = 0
+    #: Bytes that came from PostgreSQL for them, and the reads of packed batches for which none had to.
+    fetched: int = 0
+    cached: int = 0
+    #: What could not be read and is missing from the answer, a sentence each.
+    damaged: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def skip(self, reason: str) -> None:
-        """Count one batch that was not read."""
-        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+    @property
+    def scanned(self) -> int:
+        """Batches read."""
+        return sum(self.read.values())
+
+    def skip(self, reason: str, batches: int = 1) -> None:
+        """Count batches that were not read."""
+        if batches:
+            self.skipped[reason] = self.skipped.get(reason, 0) + batches
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the HTTP API gives it, but for what was damaged."""
+        return {
+            "batches": self.batches,
+            "skipped": self.skipped,
+            "read": self.read,
+            "records": self.records,
+            "fetched_bytes": self.fetched,
+            "cached_reads": self.cached,
+            "took_ms": round(self.seconds * 1000, 3),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +81,15 @@ class Found:
     cursor: str | None
     #: How many records match at all; None unless asked for.
     total: int | None
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Records counted by the values of some fields."""
+
+    #: `{field: value, ..., "count": n}`, most first; with a field of numbers, `spread.RESULTS` too.
+    rows: list[dict[str, Any]]
     stats: Stats
 
 

@@ -57,8 +57,8 @@ def _value_hint(node: Phrase | Substring | Regex | Equal | Compare | Exists) -> 
     match node:
         case Compare():
             return rf'"\s*:\s*(?:"?-?[0-9]|{_NESTED})'
-        case Equal(_, (text,)) if isinstance(number(text), int):
-            return rf'"\s*:\s*(?:"?{text}(?:[^0-9]|$)|"?-?[0-9]+[.eE]|{_NESTED})'
+        case Equal(_, (text,)) if isinstance(wanted := number(text), int):
+            return rf'"\s*:\s*(?:"?-?{abs(wanted)}(?:[^0-9]|$)|{_NESTED})'
         case Equal(_, (text,)) if number(text) is not None:
             return rf'"\s*:\s*(?:"?-?[0-9]|{_NESTED})'
     return '"'

@@ -24,17 +24,22 @@ class Bodies:
         Raises HTTPRequestEntityTooLarge (413), HTTPBadRequest (400) for a body that is not what its Content-Encoding
         says, HTTPRequestTimeout (408), and StoreUnavailable (503) when too much is being read already.
         """
+        content = request.content
         parts: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self._patience):
-                async for part in request.content.iter_any():
-                    parts.append(part)
-                    size += len(part)
-                    self._held += len(part)
-                    self._check(size)
+            if content.is_eof():  # it came with the head, as small ones do; a limit of time would cost more than it
+                body = content.read_nowait()
+                self._check(len(body))
+            else:
+                async with asyncio.timeout(self._patience):
+                    async for part in content.iter_any():
+                        parts.append(part)
+                        size += len(part)
+                        self._held += len(part)
+                        self._check(size)
+                body = b"".join(parts)
             encoding = request.headers.get("Content-Encoding", "")
-            body = b"".join(parts)
             return decompress(body, encoding, self._limit) if encoding else body
         except TimeoutError:
             text = f"{size} bytes of the body arrived within {self._patience:g} s, and not its end"

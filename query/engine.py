@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
 
 from logagg.query import aggregate, histogram, mining, search
-from logagg.query.answers import Bin, Filter, Found, Histogram, Order, Pattern, Patterns, Stats
+from logagg.query.answers import Bin, Filter, Found, Groups, Histogram, Order, Pattern, Patterns, Stats
 from logagg.query.errors import QueryError, QueryLimit
 from logagg.query.question import Question
+from logagg.query.tables import Tables
 from logagg.sinks.store import Store
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Engine",
     "Filter",
     "Found",
+    "Groups",
     "Histogram",
     "Order",
     "Pattern",
@@ -54,6 +55,7 @@ class Engine:
         of an aggregation, `pattern_records` in which patterns are looked for.
         """
         self._store = store
+        self._tables = Tables()
         self._timeout = timeout
         self._max_records = max_records
         self._max_groups = max_groups
@@ -90,13 +92,14 @@ class Engine:
                 question, asked, limit=limit, offset=offset, cursor=cursor, order=order, count=count
             )
 
-    async def aggregate(self, asked: Filter, by: Sequence[str]) -> list[dict[str, Any]]:
-        """Return `{field: value, ..., "count": n}` for each group of equal values, most first.
+    async def aggregate(self, asked: Filter, by: Sequence[str], of: str | None = None) -> Groups:
+        """Count the records of each group of equal values, most first.
 
-        Fields are columns, `level`, or attributes by path, whose values are text; None is for records without it.
+        Fields are columns, `level`, or attributes by path, whose values are text; None is for records without it. With
+        a field of numbers in `of`, its least, greatest, average and percentiles in each group, too.
         """
         async with self._question() as question:
-            return await aggregate.aggregate(question, asked, by, self._max_groups)
+            return await aggregate.aggregate(question, asked, by, of, self._max_groups)
 
     async def histogram(self, asked: Filter, *, interval: timedelta | None = None) -> Histogram:
         """Return counts over time; without an interval, in at most about 100 bins."""
@@ -115,7 +118,7 @@ class Engine:
 
     @asynccontextmanager
     async def _question(self) -> AsyncIterator[Question]:
-        question = Question(self._store, self._pool, self._timeout)
+        question = Question(self._store, self._tables, self._pool, self._timeout)
         try:
             async with asyncio.timeout(self._timeout) as clock, self._turns:
                 yield question

@@ -30,7 +30,7 @@ from logagg.query.syntax import (
     Regex,
     Substring,
 )
-from logagg.query.text import number, patterns_of
+from logagg.query.text import number, patterns_of, same_number
 
 #: Called now and then; raises to end the evaluation.
 Check = Callable[[], None]
@@ -174,7 +174,7 @@ def _by_text(node: _TextNode, frame: pl.DataFrame, check: Check) -> pl.Series:
 def _in_texts(node: _TextNode, texts: pl.Series, check: Check) -> pl.Series:
     if isinstance(node, Equal) and len(node.parts) == 1:
         return (texts == node.parts[0]).fill_null(False)
-    first, exact = _patterns(node)
+    first, exact, ascii_ = _patterns(node)
     if isinstance(node, Regex):
         return _contains(texts, exact, check)
     if first is None:
@@ -182,7 +182,14 @@ def _in_texts(node: _TextNode, texts: pl.Series, check: Check) -> pl.Series:
     rows = texts.str.contains(first).arg_true()
     if not len(rows):  # compiling the exact expression takes milliseconds
         return _mask(rows, len(texts))
-    return _mask(rows.filter(texts.gather(rows).str.contains(exact)), len(texts))
+    hits = texts.gather(rows)
+    if ascii_ is None:
+        return _mask(rows.filter(hits.str.contains(exact)), len(texts))
+    plain = hits.str.len_bytes() == hits.str.len_chars()
+    found = [rows.filter(plain).filter(hits.filter(plain).str.contains(ascii_))]
+    if not plain.all():
+        found.append(rows.filter(~plain).filter(hits.filter(~plain).str.contains(exact)))
+    return _mask(pl.concat(found), len(texts))
 
 
 _patterns = lru_cache(1024)(patterns_of)
@@ -226,7 +233,7 @@ def _hits(node: _TextNode | Compare, texts: list[str], check: Check) -> list[int
             compare = _BY_SIGN[sign]
             return [i for i, text in enumerate(texts) if (n := number(text)) is not None and compare(n, value)]
         case Equal(_, (text,)) if (wanted := number(text)) is not None:
-            return [i for i, other in enumerate(texts) if other == text or number(other) == wanted]
+            return [i for i, other in enumerate(texts) if other == text or same_number(other, wanted)]
         case Equal() | Phrase() | Substring() | Regex():
             series = attributes.to_series(texts)
             hits: list[int] = _in_texts(node, series, check).arg_true().to_list()

@@ -9,6 +9,7 @@ Where the question leaves an end of the range open, the range of what was found 
 gap longer than `GAP`, and what lies before and after it is counted there, not dropped.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
@@ -21,6 +22,9 @@ from logagg.query.errors import QueryError
 from logagg.query.evaluate import microseconds
 from logagg.query.plan import Plan
 from logagg.query.question import Question
+from logagg.query.summaries import summed
+from logagg.query.tables import MINUTE
+from logagg.sinks.store import BatchInfo
 
 MAX_BINS = 10_000
 WISHED = 100
@@ -37,6 +41,8 @@ _LADDER = [
 #: Steps of counting: every longer width of the ladder is a multiple.
 _STEPS = (_SECOND, 60 * _SECOND, 3600 * _SECOND, _DAY)
 _COARSER = 50_000
+#: In a longer time bins are never shorter than a minute.
+_SHORT = 60 * 60 * _SECOND
 _SHORTEST = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_1 = microseconds(datetime.min.replace(tzinfo=UTC))
@@ -61,11 +67,41 @@ async def histogram(question: Question, asked: Filter, interval: timedelta | Non
     plan, batches = await question.plan(asked)
     if width and plan.start and plan.end:
         _refuse_many(_Span(microseconds(plan.start), microseconds(plan.end)), width)
-    step, counts = width or _STEPS[0], _NONE
-    for batch in batches:
-        part = await question.reduce(plan, batch, ("timestamp", "severity"), partial(_counted, width=step))
-        counts, step = await question.run(_added, counts, part, step, width is None)
+    known, left = _NONE, batches
+    if width is None or width % MINUTE == 0:
+        known, left = await _known(question, plan, batches, width or MINUTE)
+    used, coarsen = len(batches) - len(left), width is None
+    step = width or (MINUTE if used else _STEPS[0])
+    counts, step = await _read(question, plan, left, known, step, coarsen=coarsen)
+    if used and coarsen and _short(_span(counts, plan)):
+        counts, step = await _read(question, plan, batches, _NONE, _STEPS[0], coarsen=True)
+    elif used:
+        question.stats.skip("counted", used)
     return await question.run(_drawn, counts, plan, step, width, question.stats)
+
+
+async def _known(
+    question: Question, plan: Plan, batches: Sequence[BatchInfo], step: int
+) -> tuple[pl.DataFrame, Sequence[BatchInfo]]:
+    """Return what summaries know, and the batches left."""
+    table, left = await summed(question, plan, batches)
+    return table.by_time(step), left
+
+
+async def _read(
+    question: Question, plan: Plan, batches: Sequence[BatchInfo], counts: pl.DataFrame, step: int, *, coarsen: bool
+) -> tuple[pl.DataFrame, int]:
+    """Add what batches hold to counts of this step; without an interval, steps may become longer."""
+
+    async def work(batch: BatchInfo) -> pl.DataFrame | None:
+        return await question.reduce(plan, batch, ("timestamp", "severity"), partial(_counted, width=step))
+
+    def take(part: pl.DataFrame) -> None:
+        nonlocal counts, step
+        counts, step = _added(counts, part, step, coarsen)
+
+    await question.each(plan, batches, work, take)
+    return counts, step
 
 
 def _width(interval: timedelta) -> int:
@@ -136,6 +172,11 @@ def _span(counts: pl.DataFrame, plan: Plan) -> _Span | None:
         if last - first <= _LONG:
             break
     return _Span(first, max(first, last))
+
+
+def _short(span: _Span | None) -> bool:
+    """Tell whether bins of seconds may be what shows a range best."""
+    return span is None or span.last - span.first < _SHORT
 
 
 def _busiest(starts: pl.DataFrame) -> _Span:

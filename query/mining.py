@@ -9,6 +9,7 @@ from logagg.query.answers import Filter, Pattern, Patterns
 from logagg.query.patterns import mine
 from logagg.query.question import Question
 from logagg.query.search import Top
+from logagg.sinks.store import BatchInfo
 
 SERVICES = 10
 _COLUMNS = ("id", "timestamp", "severity", "service", "message")
@@ -18,11 +19,11 @@ async def patterns(question: Question, asked: Filter, limit: int, max_messages: 
     """Answer `Engine.patterns`."""
     plan, batches = await question.plan(asked)
     top = Top(max_messages + 1, "newest")
-    for batch in top.order(batches):
-        if top.wants(batch):
-            await question.reduce(plan, batch, _COLUMNS, top.add)
-        else:
-            question.stats.skip("order")
+
+    async def work(batch: BatchInfo) -> pl.DataFrame | None:
+        return await question.reduce(plan, batch, _COLUMNS, top.chosen)
+
+    await question.each(plan, top.order(batches), work, top.add, top.wants)
     if top.records is None:
         return Patterns([], 0, False, question.stats)
     messages = top.records.head(max_messages)

@@ -85,6 +85,9 @@ class Filters(BaseModel):
     host: str | None = Field(None, description="Exactly this host.")
     environment: str | None = Field(None, description="Exactly this environment.")
     source: str | None = Field(None, description="Exactly this source.")
+    stats: bool = Field(
+        False, description="Say what the answer cost: in the header X-Logagg-Stats, and in an answer that is an object."
+    )
 
 
 class LogsQuery(Filters):
@@ -121,6 +124,12 @@ class AggregationsQuery(Filters):
 
     by: str = Field(
         "service,level", pattern=r"^[^,]+(,[^,]+){0,7}$", description="What to count by: 1 to 8 names, commas between."
+    )
+    of: str | None = Field(
+        None,
+        min_length=1,
+        description="A field of numbers: each group gets how many it has, and min, max, avg, p50, p90, p95, p99.",
+        examples=["duration_ms"],
     )
 
     @property
@@ -210,7 +219,28 @@ class FoundEntry(BaseModel):
     received_at: datetime
 
 
-class SearchAnswer(BaseModel):
+class Stats(BaseModel):
+    """What an answer cost."""
+
+    batches: int = Field(description="Batches that may hold records of the time range.")
+    skipped: dict[str, int] = Field(
+        description="Batches not read, by the reason: a column or `filter` that cannot match, `order`, `counted`."
+    )
+    read: dict[Literal["open", "rows", "packed"], int] = Field(description="Batches read, by their form.")
+    records: int = Field(description="Records in the batches read.")
+    fetched_bytes: int = Field(description="Bytes that came from PostgreSQL for them.")
+    cached_reads: int = Field(description="Reads of packed batches that needed no byte of it.")
+    took_ms: float
+
+
+class Answer(BaseModel):
+    """What answers say of themselves."""
+
+    incomplete: list[str] | None = Field(None, description="What could not be read; left out where all could.")
+    stats: Stats | None = Field(None, description="Left out unless asked for.")
+
+
+class SearchAnswer(Answer):
     """Answer of `/logs/search`."""
 
     logs: list[FoundEntry]
@@ -226,6 +256,14 @@ class Count(BaseModel):
     service: str | None = None
     level: Level | None = None
     count: int
+    numbers: int | None = Field(None, description="With `of`: how many numbers the group has; else left out, as below.")
+    min: float | None = None
+    max: float | None = None
+    avg: float | None = None
+    p50: float | None = Field(None, description="The least value that half of the numbers do not exceed.")
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
 
 
 class Bin(BaseModel):
@@ -236,7 +274,7 @@ class Bin(BaseModel):
     levels: dict[Level, int] = Field(description="Only the levels that occur.")
 
 
-class HistogramAnswer(BaseModel):
+class HistogramAnswer(Answer):
     """Answer of `/logs/histogram`."""
 
     start: datetime | None

@@ -1,15 +1,17 @@
 """The plan of a question: one condition for all that was asked, and which batches cannot hold a match."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from logagg.protocols.record import LEVELS
 from logagg.query.answers import Filter, Stats
 from logagg.query.errors import QueryError
+from logagg.query.evaluate import columns_needed
 from logagg.query.language import MAX_QUERY, parse
 from logagg.query.syntax import All, Compare, Equal, Field, Node, Not, Phrase, all_of, conjuncts
 from logagg.query.text import words_of
+from logagg.query.words import words_in, words_needed
 from logagg.sinks.store import BatchInfo
 
 TIMESTAMP = Field("timestamp", False)
@@ -20,6 +22,8 @@ MAX_FILTER_WORDS = 1000
 _EXACT = ("service", "host", "environment", "source")
 #: Columns of which batches know the distinct values, and the name of these in `BatchInfo`.
 _KNOWN = {"service": "services", "host": "hosts", "environment": "environments"}
+#: Columns of the bulk of a batch, which stands apart from the others and costs most to read.
+BULK = frozenset({"message", "attributes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,11 @@ class Plan:
     received_end: datetime | None
     #: Columns and the one value that they must have.
     exact: dict[str, str]
+    #: The part of the condition that does without the bulk of the columns.
+    light: Node
+    #: The words that a match must hold (`words.py`), and those of them to ask filters for.
+    needed: Node
+    words: list[str] = field(default_factory=list)
 
     def choose(self, batches: Iterable[BatchInfo], stats: Stats) -> list[BatchInfo]:
         """Return the batches that may hold a match, and count the others."""
@@ -61,7 +70,9 @@ class Plan:
 
     def whole(self, batch: BatchInfo) -> int | None:
         """Return how many records match when all of the batch do and nobody needs to look; else None."""
-        if batch.open or batch.count is None or _day(batch.received_min) != _day(batch.received_max):
+        if batch.open or batch.count is None:
+            return None
+        if not batch.packed and _day(batch.received_min) != _day(batch.received_max):
             return None  # rows go by the day of received_at: of two days, one may be gone
         held = all(_holds(part, batch) for part in conjuncts(self.node))
         return batch.count if held else None
@@ -77,7 +88,9 @@ def plan_for(asked: Filter, *more: Node) -> Plan:
         for part in conjuncts(node)
         if isinstance(part, Equal) and not part.field.attribute and part.field.name in _KNOWN and len(part.parts) == 1
     }
-    return Plan(node, start, end, received_start, received_end, exact)
+    light = all_of([part for part in conjuncts(node) if not columns_needed(part) & BULK])
+    needed = words_needed(node)
+    return Plan(node, start, end, received_start, received_end, exact, light, needed, words_in(needed))
 
 
 def _conditions(asked: Filter) -> list[Node]:

@@ -1,5 +1,6 @@
 """The routes that read records: those of the two seed services, and ours."""
 
+import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from logagg.protocols.record import NOTE
-from logagg.query.answers import Filter
+from logagg.query.answers import Filter, Stats
 from logagg.query.engine import Engine
 from logagg.query.http import Route, reply
 from logagg.query.models import (
@@ -30,6 +31,8 @@ _REFUSALS = {400: "An argument that makes no sense.", 503: "A limit of the query
 _SERIOUS = "level>=error"
 _ENTRY = ("timestamp", "level", "message", "source", "service", "trace_id", "span_id", "metadata")
 _BESIDES = ("id", "host", "environment", "received_at")
+#: Damages that a header names.
+_NAMED = 10
 
 
 def log_routes(engine: Engine) -> Sequence[Route[Any, Any]]:
@@ -90,7 +93,7 @@ class _Logs:
 
     async def list(self, request: web.Request, query: LogsQuery, body: None) -> web.Response:
         found = await self._engine.search(to_filter(query), limit=query.limit, cursor=query.cursor, order=query.order)
-        return reply(found.records, headers=_next(request, found.cursor))
+        return reply(found.records, headers=_next(request, found.cursor) | _headers(query, found.stats))
 
     async def search_by_url(self, request: web.Request, query: SearchQuery, body: None) -> web.Response:
         return await self._search(query)
@@ -103,10 +106,12 @@ class _Logs:
         found = await self._engine.search(to_filter(asked), limit=asked.limit, offset=asked.offset, count=True)
         logs = [_entry(record) for record in found.records]
         took = round((time.perf_counter() - began) * 1000, 3)
-        return reply({"logs": logs, "total_count": found.total, "took_ms": took})
+        answer = {"logs": logs, "total_count": found.total, "took_ms": took}
+        return reply(answer | _besides(asked, found.stats), headers=_headers(asked, found.stats))
 
     async def aggregations(self, request: web.Request, query: AggregationsQuery, body: None) -> web.Response:
-        return reply(await self._engine.aggregate(to_filter(query), query.names))
+        found = await self._engine.aggregate(to_filter(query), query.names, query.of)
+        return reply(found.rows, headers=_headers(query, found.stats))
 
     async def histogram(self, request: web.Request, query: HistogramQuery, body: None) -> web.Response:
         found = await self._engine.histogram(to_filter(query), interval=query.interval)
@@ -122,6 +127,8 @@ class _Logs:
                 "after": found.after,
                 "bins": bins,
             }
+            | _besides(query, found.stats),
+            headers=_headers(query, found.stats),
         )
 
     async def patterns(self, request: web.Request, query: PatternsQuery, body: None) -> web.Response:
@@ -138,8 +145,23 @@ class _Logs:
                     "levels": each.levels,
                 }
                 for each in found.patterns
-            ]
+            ],
+            headers=_headers(query, found.stats),
         )
+
+
+def _headers(asked: Filters, stats: Stats) -> dict[str, str]:
+    """Return what the headers say of an answer: what it cost, if asked for, and what is missing from it."""
+    headers = {"X-Logagg-Stats": json.dumps(stats.as_dict())} if asked.stats else {}
+    if stats.damaged:
+        headers["X-Logagg-Incomplete"] = json.dumps("; ".join(stats.damaged[:_NAMED]))[1:-1]
+    return headers
+
+
+def _besides(asked: Filters, stats: Stats) -> dict[str, Any]:
+    """Return the same for an answer that is an object."""
+    said: dict[str, Any] = {"stats": stats.as_dict()} if asked.stats else {}
+    return said | ({"incomplete": stats.damaged} if stats.damaged else {})
 
 
 def _next(request: web.Request, cursor: str | None) -> dict[str, str]:

@@ -1,24 +1,30 @@
 """Search: the first N records by (timestamp, id), exactly, and where to read on."""
 
+import asyncio
 import base64
 import binascii
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NamedTuple, Self
 
+import numpy as np
 import polars as pl
 
 from logagg.query.answers import Filter, Found, Order
 from logagg.query.errors import QueryError
 from logagg.query.evaluate import columns_needed, microseconds
-from logagg.query.plan import TIMESTAMP
-from logagg.query.question import RECORD, Question
+from logagg.query.plan import BULK, TIMESTAMP, Plan
+from logagg.query.question import AT_ONCE, RECORD, Question
 from logagg.query.records import to_records
+from logagg.query.summaries import totals
 from logagg.query.syntax import Compare
-from logagg.sinks.frames import PLACE_BITS
+from logagg.sinks.frames import PLACE_BITS, SCHEMA
 from logagg.sinks.store import BatchInfo
 
 _KEY = ["timestamp", "id"]
-_BODY = {"message", "attributes"}
+#: Records of a batch that are evaluated first; each further slice is twice as long.
+_FIRST_SLICE = 4000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ORDERS: dict[str, Order] = {"n": "newest", "o": "oldest"}
 
@@ -59,7 +65,7 @@ class Top:
         self._after = after
         self._best: pl.DataFrame | None = None
 
-    def order(self, batches: list[BatchInfo]) -> list[BatchInfo]:
+    def order(self, batches: Sequence[BatchInfo]) -> list[BatchInfo]:
         """Sort batches so that the first ones hold the first records; those of unknown times are first."""
         known = [batch for batch in batches if batch.ts_min is not None and batch.ts_max is not None]
         known.sort(key=lambda batch: self._edge(batch) or _EPOCH, reverse=self._newest)
@@ -84,25 +90,54 @@ class Top:
         """Tell whether records of one time come before those of the other, in this order."""
         return one > other if self._newest else one < other
 
-    def add(self, frame: pl.DataFrame) -> int:
-        """Add records with at least timestamp and id; return how many there were."""
-        height = frame.height
-        if self._after:
-            frame = frame.filter(self._behind(self._after))
-        choose = frame.top_k if self._newest else frame.bottom_k
-        if frame.height > self._size:
-            frame = choose(self._size, by=_KEY)
+    def add(self, frame: pl.DataFrame) -> None:
+        """Add records with timestamp and id, and the same further columns each time."""
+        frame = self.chosen(frame)
         if self._best is not None:
-            frame = pl.concat([self._best, frame.select(self._best.columns)])
+            frame = pl.concat([self._best, frame])
         self._best = frame.sort(_KEY, descending=self._newest).head(self._size)
-        return height
 
-    def _behind(self, after: Cursor) -> pl.Expr:
-        time, id_ = pl.col("timestamp").to_physical(), pl.col("id")
-        at = microseconds(after.timestamp)
+    def narrowed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Leave out records that cannot be among the first, by what was added until now."""
+        best = self._best
+        if self._after:
+            frame = frame.filter(self._behind(self._after.timestamp, self._after.id))
+        if best is not None and best.height == self._size:
+            frame = frame.filter(~self._behind(best["timestamp"][-1], best["id"][-1]))
+        return frame
+
+    def chosen(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the first records of a frame."""
+        frame = self.narrowed(frame)
+        if frame.height <= self._size:
+            return frame
+        return frame.top_k(self._size, by=_KEY) if self._newest else frame.bottom_k(self._size, by=_KEY)
+
+    def found(self, frame: pl.DataFrame, matching: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+        """Return the first of those records of a frame that match.
+
+        They are told apart in one slice after the other, in order of time, until there are enough.
+        """
+        times = frame["timestamp"].to_physical().to_numpy()
+        keys = -times if self._newest else times
+        order = np.argsort(keys)
+        keys = keys[order]
+        found, start, size, enough = [frame.clear()], 0, _FIRST_SLICE, self._size
+        while start < len(keys) and enough > 0:
+            end = min(start + size, len(keys))
+            end = int(np.searchsorted(keys, keys[end - 1], side="right"))  # those of one time stay together
+            found.append(matching(frame[order[start:end]]))
+            enough -= found[-1].height
+            start, size = end, size * 2
+        return self.chosen(pl.concat(found))
+
+    def _behind(self, timestamp: datetime, id_: int) -> pl.Expr:
+        """Tell which records come after this place."""
+        time, id_column = pl.col("timestamp").to_physical(), pl.col("id")
+        at = microseconds(timestamp)
         if self._newest:
-            return (time < at) | ((time == at) & (id_ < after.id))
-        return (time > at) | ((time == at) & (id_ > after.id))
+            return (time < at) | ((time == at) & (id_column < id_))
+        return (time > at) | ((time == at) & (id_column > id_))
 
     @property
     def records(self) -> pl.DataFrame | None:
@@ -119,45 +154,67 @@ async def search(
         [] if count or after is None else [Compare(TIMESTAMP, "<=" if order == "newest" else ">=", after.timestamp)]
     )
     plan, batches = await question.plan(asked, *narrowed)
-    # Where the condition looks into the bulk of the columns, the rest comes along; else only places are collected.
-    complete = bool(columns_needed(plan.node) & _BODY) and not offset and not count
-    top, total = Top(offset + limit + 1, order, after), 0
-    for batch in top.order(batches):
-        if top.wants(batch):
-            total += await question.reduce(plan, batch, RECORD if complete else _KEY, top.add)
-        elif not count:
-            question.stats.skip("order")
-        elif (matching := plan.whole(batch)) is not None:
-            question.stats.skip("counted")
-            total += matching
-        else:
-            total += await question.reduce(plan, batch, (), _height)
+    top = Top(offset + limit + 1, order, after)
+    total = await (_counted if count else _looked_up)(question, plan, batches, top)
     found = top.records
     page = None if found is None else found.slice(offset, limit)
     if found is None or page is None or not page.height:
-        return Found([], None, total if count else None, question.stats)
-    more = found.height > offset + limit
-    if not complete:
-        page = await _completed(question, page, batches)
-    records = await question.run(to_records, page)
-    last = Cursor(order, records[-1]["timestamp"], records[-1]["id"]) if more and records else None
-    return Found(records, str(last) if last else None, total if count else None, question.stats)
+        return Found([], None, total, question.stats)
+    last = None
+    if found.height > offset + limit:
+        last = str(Cursor(order, page["timestamp"][-1], page["id"][-1]))
+    records = await question.run(to_records, await _completed(question, page.select("id"), batches))
+    return Found(records, last, total, question.stats)
 
 
-def _height(frame: pl.DataFrame) -> int:
-    return frame.height
+async def _looked_up(question: Question, plan: Plan, batches: Sequence[BatchInfo], top: Top) -> None:
+    """Look for the first records, in as few batches as possible."""
+
+    async def work(batch: BatchInfo) -> pl.DataFrame | None:
+        frame = await question.frame(plan, batch, _KEY)
+        return None if frame is None else await question.run(first, frame)
+
+    def first(frame: pl.DataFrame) -> pl.DataFrame:
+        heavy = columns_needed(plan.node) & BULK
+        frame = top.narrowed(question.matching(plan.light if heavy else plan.node, frame))
+        return (top.found(frame, partial(question.matching, plan.node)) if heavy else top.chosen(frame)).select(_KEY)
+
+    await question.each(plan, top.order(batches), work, top.add, top.wants)
 
 
-async def _completed(question: Question, places: pl.DataFrame, batches: list[BatchInfo]) -> pl.DataFrame:
-    """Return the records in these places, with all columns, in the order of the places."""
+async def _counted(question: Question, plan: Plan, batches: Sequence[BatchInfo], top: Top) -> int:
+    """Look for the first records, and return how many match at all."""
+    known = await totals(question, plan, batches)
+    read = 0
+
+    async def work(batch: BatchInfo) -> tuple[int, int, pl.DataFrame] | None:
+        def counted(found: pl.DataFrame) -> tuple[int, int, pl.DataFrame]:
+            return batch.batch, found.height, top.chosen(found)
+
+        return await question.reduce(plan, batch, _KEY, counted)
+
+    def take(found: tuple[int, int, pl.DataFrame]) -> None:
+        nonlocal read
+        known.pop(found[0], None)
+        read += found[1]
+        top.add(found[2])
+
+    def wanted(batch: BatchInfo) -> bool:
+        return batch.batch not in known or top.wants(batch)
+
+    await question.each(plan, top.order(batches), work, take, wanted, otherwise="counted")
+    return read + sum(known.values())
+
+
+async def _completed(question: Question, ids: pl.DataFrame, batches: Sequence[BatchInfo]) -> pl.DataFrame:
+    """Return the records with these ids, with all columns, in their order; without those that cannot be read."""
     by_number = {batch.batch: batch for batch in batches}
-    numbers = places.with_columns(batch=pl.col("id") // (1 << PLACE_BITS))
-    parts = []
-    for (number,), wanted in numbers.group_by("batch", maintain_order=True):
-        frame = await question.load(by_number[number], RECORD)
-        parts.append(await question.run(_taken, frame, wanted["id"]))
-    return places.select("id").join(pl.concat(parts), on="id", how="inner", maintain_order="left")
-
-
-def _taken(frame: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
-    return frame.filter(pl.col("id").is_in(ids.implode()))
+    wanted: dict[int, list[int]] = {}
+    for id_ in ids["id"]:
+        wanted.setdefault(id_ >> PLACE_BITS, []).append(id_)
+    parts = [pl.DataFrame(schema=SCHEMA)]
+    places = list(wanted.items())
+    for start in range(0, len(places), AT_ONCE):
+        loads = (question.load(by_number[batch], RECORD, some) for batch, some in places[start : start + AT_ONCE])
+        parts += [frame for frame in await asyncio.gather(*loads) if frame is not None]
+    return ids.join(pl.concat(parts), on="id", how="inner", maintain_order="left")

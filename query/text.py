@@ -15,8 +15,19 @@ import polars as pl
 from logagg.query.errors import QueryError
 from logagg.query.syntax import Equal, Phrase, Regex, Substring
 
-WORD = r"[\p{L}\p{N}_]"
+
+class _Letters(NamedTuple):
+    """What words are made of, what stands between them, and how they begin and end."""
+
+    word: str
+    no_word: str
+    start: str
+    end: str
+
+
 _NO_WORD = r"[^\p{L}\p{N}_]"
+_UNICODE = _Letters(r"[\p{L}\p{N}_]", _NO_WORD, f"(?:^|{_NO_WORD})", f"(?:$|{_NO_WORD})")
+_ASCII = _Letters("[0-9A-Za-z_]", r"[\x00-/:-@\[-^`{-\x7f]", r"(?-u:\b)", r"(?-u:\b)")
 _WORDS = r"[\p{L}\p{N}_*]+"
 _WORDS_HERE = re.compile(r"[\w*]+")
 _SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$#&~-]")
@@ -31,6 +42,7 @@ MAX_REGEX = 4096
 _INFLATE = 4
 #: JSON, RFC 8259 section 6; the group is there when it is not an integer.
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 #: Longer ones are text.
 _MAX_DIGITS = 400
 _REASON = re.compile(r"\nerror: ([^\n]+)")
@@ -38,10 +50,14 @@ _PLACE = re.compile(r"regex parse error:\n {4}[^\n]*\n {4}( *)\^")
 
 
 class Patterns(NamedTuple):
-    """Regular expressions for one node: a text that fails the cheap `first` need not be tried with `exact`."""
+    """Regular expressions for one node: a text that fails the cheap `first` need not be tried with `exact`.
+
+    For a text of ASCII alone `ascii` is the same as `exact`, and several times as fast.
+    """
 
     first: str | None
     exact: str
+    ascii: str | None = None
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -56,7 +72,7 @@ def patterns_of(node: Phrase | Substring | Regex | Equal) -> Patterns:
     """Return the regular expressions of a node that looks into text."""
     match node:
         case Phrase(_, words):
-            return Patterns(f"(?i){longest_run(words)}", _phrase(words))
+            return Patterns(f"(?i){longest_run(words)}", _phrase(words, _UNICODE), _phrase(words, _ASCII))
         case Substring(_, parts):
             return Patterns(None, "(?is)" + ".*".join(map(escape, parts)))
         case Equal(_, parts):
@@ -70,15 +86,15 @@ def longest_run(words: tuple[str, ...]) -> str:
     return max(" ".join(words).replace("*", " ").split(), key=len)
 
 
-def _phrase(words: tuple[str, ...]) -> str:
-    start = "" if words[0].startswith("*") else f"(?:^|{_NO_WORD})"
-    end = "" if words[-1].endswith("*") else f"(?:$|{_NO_WORD})"
+def _phrase(words: tuple[str, ...], letters: _Letters) -> str:
+    start = "" if words[0].startswith("*") else letters.start
+    end = "" if words[-1].endswith("*") else letters.end
     # Where no boundary is asked for, a star at the edge asks for nothing; a word of stars asks for one letter.
-    return f"(?i){start}{f'{_NO_WORD}+'.join(map(_word, words))}{end}"
+    return f"(?i){start}{f'{letters.no_word}+'.join(_word(word, letters.word) for word in words)}{end}"
 
 
-def _word(word: str) -> str:
-    return f"{WORD}+" if not word.strip("*") else re.sub(r"\*+", lambda _: f"{WORD}*", word)
+def _word(word: str, letter: str) -> str:
+    return f"{letter}+" if not word.strip("*") else re.sub(r"\*+", lambda _: f"{letter}*", word)
 
 
 def escape(text: str) -> str:
@@ -105,6 +121,17 @@ def _refused(pattern: str) -> str | None:
     except pl.exceptions.PolarsError as error:
         return str(error)
     return None
+
+
+def same_number(text: str, wanted: int | float) -> bool:
+    """Tell whether a text is this number, in JSON's notation; a whole one must be written out: 42 or 42.0, not 4.2e1.
+
+    Then its digits stand in each text that equals it, and a filter of words can tell where they do not.
+    """
+    if not isinstance(wanted, int):
+        return number(text) == wanted
+    found = _WHOLE.fullmatch(text)
+    return found is not None and len(text) <= _MAX_DIGITS and int(found[1]) == wanted
 
 
 def number(text: str) -> int | float | None:

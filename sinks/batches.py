@@ -4,24 +4,19 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from operator import itemgetter
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import polars as pl
 
 from logagg.sinks import frames
-from logagg.sinks.frames import PLACE_BITS, ROW, Row
+from logagg.sinks.frames import PLACE_BITS
 
 #: More distinct services, hosts or environments than this are no use to skip a batch by: they are not kept.
 MOST_DISTINCT = 4096
 
-#: A frame in more pieces than this is slow to work on.
-_MOST_CHUNKS = 32
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_timestamp, _received = itemgetter(ROW.index("timestamp")), itemgetter(ROW.index("received_at"))
-_service, _host, _environment = (itemgetter(ROW.index(name)) for name in ("service", "host", "environment"))
+#: Frames of so many records are large enough to stay as they are.
+_LARGE = 2000
 
 
 class BatchInfo(NamedTuple):
@@ -38,28 +33,50 @@ class BatchInfo(NamedTuple):
     services: frozenset[str | None] | None
     hosts: frozenset[str | None] | None
     environments: frozenset[str | None] | None
+    #: Its packed form holds all its records, whatever became of the rows.
+    packed: bool = False
+    #: Bytes of head, body, filter and summary of a packed batch.
+    size: int | None = None
+
+
+class Bounds(NamedTuple):
+    """A batch that has reached one of them takes no further write."""
+
+    records: int
+    bytes: int
+    seconds: float
+
+
+class Loaded(NamedTuple):
+    """Records of a batch, in any order."""
+
+    frame: pl.DataFrame
+    #: Bytes that came from PostgreSQL for it; 0 from memory or a cache.
+    fetched: int
 
 
 @dataclass
 class Stats:
-    """Count, bounds and distinct values of some rows."""
+    """Count, bounds and distinct values of some records."""
 
     count: int = 0
-    times: list[datetime] = field(default_factory=list)  # the least and the greatest timestamp; empty for no rows
+    times: list[datetime] = field(default_factory=list)  # the least and the greatest timestamp; empty for no records
     received: list[datetime] = field(default_factory=list)
     services: set[str | None] = field(default_factory=set)
     hosts: set[str | None] = field(default_factory=set)
     environments: set[str | None] = field(default_factory=set)
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> "Stats":
-        """Measure rows. Raises TypeError when a time is naive or no time at all."""
-        times, received = (_bounds(list(map(get, rows))) for get in (_timestamp, _received))
-        distinct = (set(map(get, rows)) for get in (_service, _host, _environment))
-        return cls(len(rows), times, received, *distinct)
+    def of(cls, frame: pl.DataFrame) -> "Stats":
+        """Measure a frame of records."""
+        if not frame.height:
+            return cls()
+        times, received = (_bounds([frame[name].min(), frame[name].max()]) for name in ("timestamp", "received_at"))
+        distinct = (set(frame[name].unique()) for name in ("service", "host", "environment"))
+        return cls(frame.height, times, received, *distinct)
 
     def add(self, other: "Stats") -> None:
-        """Add what is known of other rows."""
+        """Add what is known of other records."""
         self.count += other.count
         self.times = _bounds(self.times + other.times)
         self.received = _bounds(self.received + other.received)
@@ -71,16 +88,14 @@ class Stats:
         """Say it as the contract of the store has it."""
         first, last = self.times or (None, None)
         received_first, received_last = self.received or (None, None)
-        distinct = (_few(s) for s in (self.services, self.hosts, self.environments))
-        return BatchInfo(batch, is_open, self.count, first, last, received_first, received_last, *distinct)
+        services, hosts, environments = (_few(s) for s in (self.services, self.hosts, self.environments))
+        bounds = (first, last, received_first, received_last)
+        return BatchInfo(batch, is_open, self.count, *bounds, services, hosts, environments)
 
 
-def _bounds(values: list[datetime]) -> list[datetime]:
-    if not values:
-        return []
-    low, high = min(values), max(values)
-    _ = low - _EPOCH, high - _EPOCH  # a naive time raises TypeError here, before it is written
-    return [low, high]
+def _bounds(values: Sequence[object]) -> list[datetime]:
+    moments = [value.astimezone(UTC) for value in values if isinstance(value, datetime)]
+    return [min(moments), max(moments)] if moments else []
 
 
 def _few(values: set[str | None]) -> frozenset[str | None] | None:
@@ -88,45 +103,54 @@ def _few(values: set[str | None]) -> frozenset[str | None] | None:
 
 
 class OpenBatch:
-    """The batch that this store fills, with its committed records in memory.
-
-    Rows are kept as they were written, and turned into a frame when somebody asks: each row once.
-    """
+    """The batch that this store fills, with its committed records in memory."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         #: Somebody else closed it: it must not be written to again.
         self.lost = False
+        #: It is closed in the database, and waits to be packed.
+        self.closed = False
         self.stats = Stats()
+        #: Bytes of the records in memory, about.
+        self.size = 0
         self._opened = time.monotonic()  # the wall clock may jump
         self._places = 0
         self._writing = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._rows: list[Row] = []
-        self._frame = frames.empty(list(frames.SCHEMA))
-        self._converting = asyncio.Lock()
+        self._frames: list[pl.DataFrame] = []
 
-    def full(self, records: int, age: timedelta) -> bool:
+    def full(self, bounds: Bounds) -> bool:
         """Tell whether the next write belongs into a new batch."""
-        return self.lost or self._places >= records or time.monotonic() - self._opened >= age.total_seconds()
+        old = time.monotonic() - self._opened >= bounds.seconds
+        return self.lost or old or self._places >= bounds.records or self.size >= bounds.bytes
 
     def reserve(self, count: int) -> int:
-        """Give places to a write of `count` records; return the id of the first. `done` or `gone` must follow."""
+        """Give places to a write of `count` records; return the id of the first. `release` must follow."""
         first = self.number << PLACE_BITS | self._places
         self._places += count
         self._writing += 1
         self._idle.clear()
         return first
 
-    def release(self, rows: Sequence[Row] = (), stats: Stats | None = None) -> None:
-        """End a write: with the rows that were committed, or none."""
-        self._rows += rows
+    def release(self, frame: pl.DataFrame | None = None, stats: Stats | None = None) -> None:
+        """End a write: with the records that were committed, or none."""
+        if frame is not None and frame.height:
+            self.size += int(frame.estimated_size())
+            self._frames.append(frame)
+            self._merge()
         if stats:
             self.stats.add(stats)
         self._writing -= 1
         if not self._writing:
             self._idle.set()
+
+    def _merge(self) -> None:
+        """Merge small frames of about one size, so that many small writes do not make many frames."""
+        while len(self._frames) > 1 and self._frames[-2].height < min(2 * self._frames[-1].height, _LARGE):
+            last = self._frames.pop()
+            self._frames[-1] = self._frames[-1].vstack(last).rechunk()
 
     async def settled(self) -> None:
         """Wait until no write is under way."""
@@ -136,19 +160,8 @@ class OpenBatch:
         """Return what is known of it now."""
         return self.stats.info(self.number, is_open=True)
 
-    async def load(self, columns: Sequence[str]) -> pl.DataFrame:
-        """Return the committed records, sorted by place."""
-        async with self._converting:
-            if count := len(self._rows):
-                # In a thread, for the loop's sake; a cancelled load changes nothing.
-                self._frame = await asyncio.to_thread(_extended, self._frame, self._rows[:count])
-                del self._rows[:count]
-            return self._frame.select(columns)
-
-
-def _extended(frame: pl.DataFrame, rows: Sequence[Row]) -> pl.DataFrame:
-    longer = pl.concat([frame, frames.from_rows(rows)])
-    if longer.n_chunks() > _MOST_CHUNKS:
-        longer = longer.rechunk()
-    # Writes may commit in another order than they were given places.
-    return longer if longer["id"].is_sorted() else longer.sort("id")
+    def load(self, columns: Sequence[str]) -> pl.DataFrame:
+        """Return the committed records, in the order in which they were committed."""
+        if not self._frames:
+            return frames.empty(columns)
+        return pl.concat([frame.select(columns) for frame in self._frames])

@@ -32,7 +32,8 @@ class Connections:
         self._pools: list[asyncpg.Pool] = []
 
     async def open(self, writers: int) -> None:
-        """Connect the pools: `async with writer() as con`, at most `writers` at a time, and `reader()`."""
+        """Connect the pools: `async with writer() as con`, at most `writers` at a time, `packer()` and `reader()`."""
+        self.packer = await self._pool(0, 1, _SETTINGS, _durable)
         self.writer = await self._pool(writers, writers, _SETTINGS, _durable)
         self.reader = await self._pool(1, _READERS, _READ_SETTINGS, reading.prepare)
 

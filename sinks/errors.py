@@ -14,10 +14,14 @@ class StoreUnavailable(StoreError):
     """Passing: nothing was written, try again later."""
 
 
+class BlobDamaged(StoreError):
+    """The packed form of a batch cannot be read; the message names the batch and the column."""
+
+
 #: SQLSTATE classes of what is wrong with the data itself: data exception, integrity constraint, program limit.
 _DATA_CLASSES = ("22", "23", "54")
-#: What asyncpg raises when it cannot encode a value at all.
-_UNENCODABLE = (TypeError, ValueError, OverflowError, AttributeError)
+#: What is raised when a value cannot be encoded at all.
+UNENCODABLE = (TypeError, ValueError, OverflowError, AttributeError)
 #: Everything that a server or the way to it can do to us.
 _TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)
 
@@ -29,7 +33,7 @@ def is_poison(error: BaseException) -> bool:
     """
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] in _DATA_CLASSES
-    return isinstance(error, _UNENCODABLE) and not isinstance(error, _TROUBLE)
+    return isinstance(error, UNENCODABLE) and not isinstance(error, _TROUBLE)
 
 
 @contextlib.contextmanager

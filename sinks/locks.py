@@ -8,8 +8,13 @@ from typing import Any
 CLASS = 0x6C6F6767
 #: Owners count from 1; these are below.
 MIGRATION = -1
+#: The tasks of maintenance that are quick, one after the other; opening a store waits for it.
 MAINTENANCE = -2
+#: The others may take long, and have a lock each.
 SUMMARIES = -3
+PACKING = -4
+INDEXES = -5
+UNPACKING = -6
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
 
-from logagg.sinks.batches import BatchInfo
+from logagg.sinks.batches import MOST_DISTINCT, BatchInfo
 from logagg.sinks.frames import PLACE_BITS
 from logagg.sinks.locks import CLASS
 
@@ -89,5 +89,7 @@ async def _adopt(con: asyncpg.Connection, batches: Sequence[int]) -> Sequence[in
     for batch in batches:
         first = batch << PLACE_BITS
         row = await con.fetchrow(_STATS, first, first + (1 << PLACE_BITS))
-        await close(con, BatchInfo(batch, False, *row[:5], *(v if v is None else frozenset(v) for v in row[5:])))
+        # Too many to be of use, as none, are None.
+        distinct = (frozenset(v) if v and len(v) <= MOST_DISTINCT else None for v in row[5:])
+        await close(con, BatchInfo(batch, False, *row[:5], *distinct))
     return batches

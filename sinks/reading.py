@@ -8,16 +8,20 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
+from typing import Any
 
 import asyncpg
 import polars as pl
 
 from logagg.sinks.batches import BatchInfo
-from logagg.sinks.frames import PLACE_BITS, SCHEMA, TIME
+from logagg.sinks.frames import FULL, PLACE_BITS, TIME
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 #: From PostgreSQL's epoch to that of Unix, in microseconds.
 _SINCE_1970 = int(_EPOCH.timestamp()) * 1_000_000
+#: The first and the last time there is; asyncpg writes these two as infinities, which are read as them.
+_ENDS = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))
+_FIRST, _LAST = ((end - _EPOCH) // timedelta(microseconds=1) for end in _ENDS)
 
 #: A batch is always found by its index: a plan once turned a search by id range into a scan of everything.
 SETTINGS = {
@@ -28,7 +32,7 @@ SETTINGS = {
 }
 
 _BATCHES = """
-select batch, closed_at is null, count, ts_min, ts_max, received_min, received_max, services, hosts, environments
+select batch, packed_at is not null
 from batches
 where closed_at is null or (
     ($1::timestamptz is null or ts_max is null or ts_max >= $1)
@@ -36,10 +40,18 @@ where closed_at is null or (
 )
 order by closed_at is null desc, ts_max desc nulls first, batch desc
 """
-
+#: The length of a bytea that is stored outside of its row does not read it.
+_DETAILS = """
+select batch, closed_at is null, count, ts_min, ts_max, received_min, received_max, services, hosts, environments,
+    packed_at is not null,
+    octet_length(head) + octet_length(body) + octet_length(filter) + coalesce(octet_length(summary), 0)
+from batches where batch = any($1)
+"""
+#: Batches whose details are kept in memory, about 1 KB each.
+_MOST_KNOWN = 50_000
 
 #: What to select for a column. Only these names reach a statement.
-_SELECTED = {name: f"{name}::text" if name == "attributes" else name for name in SCHEMA}
+_SELECTED = {name: f"{name}::text" if name == "attributes" else name for name in FULL}
 
 
 async def prepare(con: asyncpg.Connection) -> None:
@@ -54,40 +66,61 @@ def _microseconds(time: datetime) -> tuple[int]:
 
 
 def _time(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+    return None if microseconds is None else _EPOCH + timedelta(microseconds=min(max(microseconds, _FIRST), _LAST))
 
 
-async def batches(con: asyncpg.Connection, start: datetime | None, end: datetime | None) -> list[BatchInfo]:
-    """Return the batches that may hold timestamps within [start, end], open ones always; newest first."""
-    rows = await con.fetch(_BATCHES, start, end)
-    return [BatchInfo(*row[:3], *map(_time, row[3:7]), *map(_distinct, row[7:])) for row in map(tuple, rows)]
+class Catalog:
+    """What is known of batches. What is once known of a closed one holds until it is packed."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, BatchInfo] = {}
+
+    async def batches(self, con: asyncpg.Connection, start: datetime | None, end: datetime | None) -> list[BatchInfo]:
+        """Return the batches that may hold timestamps within [start, end], open ones always; newest first."""
+        found = await con.fetch(_BATCHES, start, end)
+        known = self._known
+        unknown = [batch for batch, packed in found if batch not in known or known[batch].packed != packed]
+        fresh = {row[0]: _info(tuple(row)) for row in await con.fetch(_DETAILS, unknown)} if unknown else {}
+        if len(known) > _MOST_KNOWN:
+            known.clear()
+        known.update((number, info) for number, info in fresh.items() if not info.open)
+        chosen = (fresh.get(batch) or known.get(batch) for batch, _ in found)
+        return [info for info in chosen if info is not None]  # one that is gone meanwhile is none
+
+
+def _info(row: tuple[Any, ...]) -> BatchInfo:
+    return BatchInfo(*row[:3], *map(_time, row[3:7]), *map(_distinct, row[7:10]), *row[10:])
 
 
 def _distinct(values: list[str | None] | None) -> frozenset[str | None] | None:
     return None if values is None else frozenset(values)
 
 
-async def load(con: asyncpg.Connection, batch: BatchInfo, columns: Sequence[str]) -> pl.DataFrame:
-    """Return the records of a batch that are in `logs`, sorted by place."""
+async def load(
+    con: asyncpg.Connection, batch: BatchInfo, columns: Sequence[str], ids: Sequence[int] | None = None
+) -> pl.DataFrame:
+    """Return the records of a batch that are in `logs`, all or those with these ids."""
     first = batch.batch << PLACE_BITS
+    bounds = (first, first + (1 << PLACE_BITS) - 1) if ids is None else (min(ids, default=0), max(ids, default=-1))
     names = ", ".join(_SELECTED[name] for name in columns)
-    query = f"select id, {names} from logs where id >= $1 and id < $2"  # noqa: S608 - names out of SCHEMA
-    arguments: list[object] = [first, first + (1 << PLACE_BITS)]
+    query = f"select {names} from logs where id between $1 and $2"  # noqa: S608 - names out of FULL
+    arguments: list[object] = [*bounds]
     if batch.received_min and batch.received_max and not batch.open:  # prunes partitions
         query += " and received_at between $3 and $4"
         arguments += [batch.received_min, batch.received_max]
+    if ids is not None:
+        arguments.append(ids)
+        query += f" and id = any(${len(arguments)})"
     rows = await con.fetch(query, *arguments)
     return await asyncio.to_thread(_frame, rows, columns)
 
 
 def _frame(rows: list[asyncpg.Record], columns: Sequence[str]) -> pl.DataFrame:
-    frame = pl.DataFrame([_series(name, list(map(itemgetter(i), rows))) for i, name in enumerate(("place", *columns))])
-    # Rows of one batch stand nearly in order: cheaper to look here than to sort there.
-    return (frame if frame["place"].is_sorted() else frame.sort("place")).drop("place")
+    return pl.DataFrame([_series(name, list(map(itemgetter(i), rows))) for i, name in enumerate(columns)])
 
 
 def _series(name: str, values: list[object]) -> pl.Series:
-    kind = SCHEMA.get(name, pl.Int64())
+    kind = FULL[name]
     if kind != TIME:
         return pl.Series(name, values, dtype=kind)
-    return (pl.Series(name, values, dtype=pl.Int64) + _SINCE_1970).cast(TIME)
+    return (pl.Series(name, values, dtype=pl.Int64).clip(_FIRST, _LAST) + _SINCE_1970).cast(TIME)

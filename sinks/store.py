@@ -1,30 +1,32 @@
 """The store: records go into PostgreSQL, durable when `write` returns, and come back batch by batch as columns.
 
-A store fills one batch at a time. The records of its open batch stand in memory, too. Errors are `StoreUnavailable` for
-what passes, `StoreError` for what does not.
+A store fills one batch at a time. The records of its open batch stand in memory, too, until the batch is packed. Errors
+are `StoreUnavailable` for what passes, `StoreError` for what does not.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 
 import asyncpg
 import polars as pl
 
-from logagg.protocols.record import Record, Reject
-from logagg.sinks import owners, partitions, reading, schema
-from logagg.sinks.batches import BatchInfo, OpenBatch
+from logagg.protocols.columns import Records
+from logagg.protocols.record import Reject
+from logagg.sinks import frames, owners, partitions, reading, schema
+from logagg.sinks.batches import BatchInfo, Bounds, Loaded, OpenBatch
 from logagg.sinks.connections import Connections
 from logagg.sinks.errors import StoreError, StoreUnavailable, reason, unavailable
-from logagg.sinks.frames import Row
-from logagg.sinks.locks import MAINTENANCE, SUMMARIES, locked
+from logagg.sinks.locks import MAINTENANCE, locked
 from logagg.sinks.owners import Owner
-from logagg.sinks.partitions import Dropped
-from logagg.sinks.writing import BatchLost, Doubt, Sifted, nothing, outcome, put
+from logagg.sinks.packed import PackedReader
+from logagg.sinks.packer import Packer
+from logagg.sinks.upkeep import Maintenance, Upkeep
+from logagg.sinks.writing import BatchLost, Doubt, Sifted, columns_of, nothing, outcome, put
 
-__all__ = ["BatchInfo", "Store", "StoreError", "StoreUnavailable", "Upkeep", "Written"]
+__all__ = ["BatchInfo", "Loaded", "Store", "StoreError", "StoreUnavailable", "Upkeep", "Written"]
 
 #: The most records of one write, and before a batch is full: together 17 bits of places.
 MOST = 1 << 16
@@ -46,38 +48,43 @@ class Written(NamedTuple):
     refused: list[int]
 
 
-class Upkeep(NamedTuple):
-    """What maintenance did: partitions made, batches of dead owners closed, what was older than is kept."""
-
-    made: list[str]
-    adopted: list[int]
-    dropped: Dropped
-
-
 class Store:
     """Records in PostgreSQL. Made by `open`, ended by `close`."""
 
-    def __init__(self, connections: Connections, owner: Owner, batch_records: int, batch_age: timedelta) -> None:
+    def __init__(self, connections: Connections, owner: Owner, bounds: Bounds, pack_lag: int, cache_bytes: int) -> None:
         self._connections = connections
         self._owner = owner
-        self._batch_records = batch_records
-        self._batch_age = batch_age
+        self._bounds = bounds
         self._turn = asyncio.Lock()  # fair: ids follow the order of the calls
         self._current: OpenBatch | None = None
         #: Batches whose records are in memory: the current one, and those being closed.
         self._own: dict[int, OpenBatch] = {}
+        self._packer = Packer(connections, self._own, pack_lag, 2 * bounds.bytes)
+        self._catalog = reading.Catalog()
+        self._packed = PackedReader(connections.reader, cache_bytes)
+        self._upkeep = Maintenance(connections.for_a_while, owner.number)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
 
     @classmethod
     async def open(
-        cls, url: str, *, batch_records: int = MOST, batch_age: timedelta = timedelta(hours=1), connections: int = 2
+        cls,
+        url: str,
+        *,
+        batch_records: int = MOST,
+        batch_age: timedelta = timedelta(hours=1),
+        connections: int = 2,
+        pack_lag: int = 4,
+        batch_bytes: int = 64 << 20,
+        cache_bytes: int = 64 << 20,
     ) -> Self:
         """Connect, bring the schema up to date, make the partitions around today, close what dead owners left open.
 
         `connections` writes run at a time, more of them wait. A batch takes no further write once it has
-        `batch_records` (at most 65,536, else ValueError) or is `batch_age` old. Raises StoreError on a newer schema or
-        a refused login.
+        `batch_records` (at most 65,536, else ValueError) or `batch_bytes`, or is `batch_age` old. While `pack_lag`
+        closed batches, or two times `batch_bytes` of them, are not packed yet, no new one is opened: writes wait.
+        `cache_bytes` of packed batches are kept in memory as columns.
+        Raises StoreError on a newer schema or a refused login.
         """
         if not 0 < batch_records <= MOST:
             message = f"a batch of {batch_records} records, at least 1, at most {MOST}"
@@ -91,12 +98,13 @@ class Store:
                 await owner.live()
                 await connected.open(connections)
                 stack.pop_all()
-        return cls(connected, owner, batch_records, batch_age)
+        bounds = Bounds(batch_records, batch_bytes, batch_age.total_seconds())
+        return cls(connected, owner, bounds, pack_lag, cache_bytes)
 
     # Writing
 
-    async def write(self, records: Sequence[Record], rejects: Sequence[Reject] = ()) -> Written:
-        """Write all in one transaction; return after COMMIT.
+    async def write(self, records: Records, rejects: Sequence[Reject] = ()) -> Written:
+        """Write all in one transaction; return after COMMIT. Records are `Record`s, or a frame of `columns.COLUMNS`.
 
         At most 65,536 records, else ValueError. A record that PostgreSQL refuses goes to the quarantine, its neighbours
         are stored. When the caller is cancelled the write still runs to its end: all of it is in, or nothing.
@@ -107,56 +115,59 @@ class Store:
         if self._closing:
             message = "the store is closed"
             raise StoreError(message)
-        if not records and not rejects:
+        if not len(records) and not rejects:
             return Written(0, [], [])
         return await asyncio.shield(self._begin(self._write(records, rejects)))
 
-    async def _write(self, records: Sequence[Record], rejects: Sequence[Reject]) -> Written:
+    async def _write(self, records: Records, rejects: Sequence[Reject]) -> Written:
+        frame, poison = columns_of(records)
         with unavailable():
             while True:
-                batch, rows = await self._place(records)
+                batch, placed = await self._place(frame)
                 try:
-                    return await self._put(batch, rows, rejects)
+                    written = await self._put(batch, placed, [*rejects, *poison.values()])
                 except BatchLost:
                     if batch:
                         batch.lost = True
+                else:
+                    return _with_poison(written, poison)
 
-    async def _place(self, records: Sequence[Record]) -> tuple[OpenBatch | None, list[Row]]:
+    async def _place(self, frame: pl.DataFrame) -> tuple[OpenBatch | None, pl.DataFrame]:
         """Give each record its batch and id."""
-        if not records:
-            return None, []
+        if not frame.height:
+            return None, frames.empty(list(frames.FULL))
         async with self._turn:
             batch = await self._room()
-            first = batch.reserve(len(records))
-        number = batch.number
-        return batch, [(id_, number, *record) for id_, record in enumerate(records, first)]
+            first = batch.reserve(frame.height)
+        ids = pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True)
+        return batch, pl.DataFrame([ids.alias("id"), *frame])
 
     async def _room(self) -> OpenBatch:
         """Return a batch that takes another write."""
         self._retire_if_full()
         if self._current is None:
+            await self._packer.room()
             await self._owner.live()
             async with self._connections.writer() as con:
                 number = await con.fetchval(_OPEN, self._owner.number)
             self._current = self._own[number] = OpenBatch(number)
         return self._current
 
-    async def _put(self, batch: OpenBatch | None, rows: list[Row], rejects: Sequence[Reject]) -> Written:
+    async def _put(self, batch: OpenBatch | None, frame: pl.DataFrame, rejects: Sequence[Reject]) -> Written:
         """Write, and keep in memory what was committed."""
         sifted = nothing()
         try:
-            sifted = await self._committed(batch.number if batch else None, rows, rejects)
+            sifted = await self._committed(batch.number if batch else None, frame, rejects)
         finally:
             if batch:
-                batch.release(sifted.rows, sifted.stats)
-        stored = {row[0] for row in sifted.rows} if sifted.poison else set()
-        refused = [place for place, row in enumerate(rows) if row[0] not in stored] if sifted.poison else []
-        return Written(len(sifted.rows), sifted.poison, refused)
+                batch.release(sifted.frame, sifted.stats)
+        refused = [] if not sifted.poison else (~frame["id"].is_in(sifted.frame["id"].implode())).arg_true().to_list()
+        return Written(sifted.frame.height, sifted.poison, refused)
 
-    async def _committed(self, batch: int | None, rows: list[Row], rejects: Sequence[Reject]) -> Sifted:
+    async def _committed(self, batch: int | None, frame: pl.DataFrame, rejects: Sequence[Reject]) -> Sifted:
         try:
             async with self._connections.writer() as con:
-                return await put(con, batch, self._owner.number, rows, rejects)
+                return await put(con, batch, self._owner.number, frame, rejects)
         except Doubt as doubt:
             if await self._settled(doubt):
                 return doubt.sifted
@@ -178,7 +189,7 @@ class Store:
     # Batches
 
     def _retire_if_full(self) -> None:
-        if self._current and self._current.full(self._batch_records, self._batch_age):
+        if self._current and self._current.full(self._bounds):
             self._retire()
 
     def _retire(self) -> None:
@@ -188,13 +199,41 @@ class Store:
             self._current = None
 
     async def _close_batch(self, batch: OpenBatch) -> None:
-        """Close a retired batch; when the server is away maintenance tries again."""
+        """Close a retired batch and have it packed; when the server is away maintenance tries again."""
         await batch.settled()
+        if batch.lost or not batch.stats.count:
+            await self._give_up(batch)
+            return
+        with contextlib.suppress(StoreUnavailable), unavailable():
+            async with self._connections.writer() as con:
+                await owners.close(con, batch.info())
+            if not self._closing and not batch.closed:
+                batch.closed = True
+                self._packer.add(batch)
+
+    async def _give_up(self, batch: OpenBatch) -> None:
+        """Forget a batch that is not ours any more, or has no records: then its row goes, too."""
         with contextlib.suppress(StoreUnavailable), unavailable():
             if not batch.lost:
                 async with self._connections.writer() as con:
                     await owners.close(con, batch.info())
             self._own.pop(batch.number, None)
+
+    async def roll(self) -> None:
+        """Close the open batch now, and return when it is closed."""
+        async with self._turn:
+            self._retire()
+        await self._idle()
+
+    async def pack_now(self) -> None:
+        """Return when all batches that this store has closed are packed."""
+        await self._idle()
+        await self._packer.idle()
+
+    @property
+    def unpacked(self) -> int:
+        """How many closed batches of this store wait to be packed."""
+        return self._packer.lag
 
     def _begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run work that goes on when its caller is cancelled; `close` waits for it."""
@@ -218,17 +257,40 @@ class Store:
         """Return the batches whose timestamps may lie within [start, end], open ones always; newest first."""
         with unavailable():
             async with self._connections.reader() as con:
-                found = await reading.batches(con, start, end)
-        found = [self._own[b.batch].info() if b.batch in self._own else b for b in found]
+                found = await self._catalog.batches(con, start, end)
+        found = [self._own[b.batch].info() if b.open and b.batch in self._own else b for b in found]
         return [b for b in found if b.count != 0]
 
-    async def load(self, batch: BatchInfo, columns: Sequence[str]) -> pl.DataFrame:
-        """Return the records of a batch, sorted by place: columns and types as in frames.SCHEMA."""
+    async def load(self, batch: BatchInfo, columns: Sequence[str], ids: Sequence[int] | None = None) -> Loaded:
+        """Return the records of a batch, or those with these ids, in any order; columns and types as in frames.FULL.
+
+        Raises BlobDamaged for a packed form that cannot be read.
+        """
         if own := self._own.get(batch.batch):
-            return await own.load(columns)
+            return _only(Loaded(own.load(_with_id(columns, ids)), 0), columns, ids)
+        if batch.packed:
+            return _only(await self._packed.load(batch, _with_id(columns, ids)), columns, ids)
         with unavailable():
             async with self._connections.reader() as con:
-                return await reading.load(con, batch, columns)
+                frame = await reading.load(con, batch, columns, ids)
+        return Loaded(frame, int(frame.estimated_size()))
+
+    async def may_hold(self, batches: Sequence[BatchInfo], words: Sequence[str]) -> dict[int, list[bool]]:
+        """Tell by the filters of packed batches which words they may hold: batch number -> one answer a word.
+
+        A batch that is not in the answer may hold anything. A word is a run of word characters, in any case.
+        """
+        return await self._packed.may_hold(self._in_packed_form(batches), words)
+
+    async def summaries(self, batches: Sequence[BatchInfo]) -> dict[int, pl.DataFrame]:
+        """Return the counts of packed batches by minute, environment, service and severity; packing.SUMMARY.
+
+        A batch that is not in the answer has none.
+        """
+        return await self._packed.summaries(self._in_packed_form(batches))
+
+    def _in_packed_form(self, batches: Sequence[BatchInfo]) -> list[int]:
+        return [batch.batch for batch in batches if batch.packed and batch.batch not in self._own]
 
     # Life
 
@@ -237,10 +299,12 @@ class Store:
         with unavailable():
             await self._owner.live()
 
-    async def maintenance(self, rows_retention: timedelta) -> Upkeep:
-        """Do what is due: partitions ahead, batches that are old or left open, rows past `rows_retention`, indexes.
+    async def maintenance(self, rows_retention: timedelta, retention: timedelta | None = None) -> Upkeep:
+        """Do what is due: partitions ahead, batches left open or unpacked, what is older than it is kept, BRIN indexes.
 
-        To be called each minute. Of several stores on one database, one does what they share.
+        To be called each minute. Of several stores on one database, one does what they share. `rows_retention` is how
+        long rows are kept once they are packed, `retention` how long batches are; None is for ever. A task that fails
+        says so in the answer; StoreUnavailable is raised when the server does not answer at all.
         """
         with unavailable():
             await self._owner.live()
@@ -248,31 +312,42 @@ class Store:
                 self._retire_if_full()
             for batch in [b for b in self._own.values() if b is not self._current]:
                 await self._close_batch(batch)
-            async with self._connections.for_a_while() as con:
-                done = await self._upkeep(con, rows_retention)
-                async with locked(con, SUMMARIES, wait=False) as ours:
-                    if ours:
-                        await partitions.summarise(con)
-                return done
+            return await self._upkeep.round(rows_retention, retention)
 
-    async def _upkeep(self, con: asyncpg.Connection, rows_retention: timedelta) -> Upkeep:
-        async with locked(con, MAINTENANCE, wait=False) as ours:
-            if not ours:
-                return Upkeep([], [], Dropped([], [], 0, 0))
-            # The earlier of two clocks, so that one that jumped ahead drops nothing.
-            now = min(await con.fetchval("select now()"), datetime.now(UTC))
-            made = await partitions.ensure(con, now)
-            adopted = await owners.adopt_orphans(con, self._owner.number)
-            return Upkeep(made, adopted, await partitions.drop_expired(con, now, rows_retention))
+    async def index_rows(self) -> Upkeep:
+        """Build one GIN index for SQL on a day that is over, if one is missing; that may take many minutes."""
+        return await self._upkeep.index()
 
     async def close(self) -> None:
-        """Wait for the writes under way, close the open batch, and disconnect."""
+        """Wait for the writes under way, close the open batch, and disconnect. Packing is left to who comes next."""
         self._closing = True
+        await self._packer.close()
         await self._idle()
         self._retire()
         await self._idle()
         await self._connections.close()
         await self._owner.leave()
+
+
+def _with_id(columns: Sequence[str], ids: Sequence[int] | None) -> Sequence[str]:
+    return columns if ids is None or "id" in columns else ["id", *columns]
+
+
+def _only(loaded: Loaded, columns: Sequence[str], ids: Sequence[int] | None) -> Loaded:
+    if ids is None:
+        return loaded
+    wanted = loaded.frame["id"].is_in(pl.Series(ids, dtype=pl.Int64).implode())
+    return loaded._replace(frame=loaded.frame.filter(wanted).select(columns))
+
+
+def _with_poison(written: Written, poison: dict[int, Reject]) -> Written:
+    """Add the records that could not become columns, by position, to those that PostgreSQL refused."""
+    if not poison:
+        return written
+    count = written.stored + len(written.refused) + len(poison)
+    left = [position for position in range(count) if position not in poison]
+    refused = sorted([*poison, *(left[position] for position in written.refused)])
+    return Written(written.stored, [*poison.values(), *written.quarantined], refused)
 
 
 async def _prepare(connections: Connections) -> int:

@@ -1,5 +1,6 @@
 """One write: a transaction that puts records into `logs` and rejects into `quarantine`."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Coroutine, Sequence
@@ -7,15 +8,17 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import asyncpg
+import polars as pl
 
+from logagg.protocols.columns import Records, from_records, to_records
 from logagg.protocols.record import Record, Reject
+from logagg.sinks import copying, frames
 from logagg.sinks.batches import Stats
-from logagg.sinks.errors import is_poison, reason
-from logagg.sinks.frames import ROW, Row
+from logagg.sinks.errors import UNENCODABLE, is_poison, reason
+from logagg.sinks.frames import FULL
 
 # FOR SHARE: who closes a batch (UPDATE) waits for the writes into it, and a write that comes later sees it closed.
 _OURS = "select pg_current_xact_id()::text from batches where batch = $1 and owner = $2 and closed_at is null for share"
-_RECEIVED = ROW.index("received_at")
 _XID = "select pg_current_xact_id()::text"
 
 
@@ -24,16 +27,34 @@ class BatchLost(Exception):
 
 
 class Sifted(NamedTuple):
-    """Rows that went in, what is known of them, and those that never will."""
+    """Records that went in, what is known of them, and those that never will."""
 
-    rows: list[Row]
+    frame: pl.DataFrame
     stats: Stats
     poison: list[Reject]
 
 
+def columns_of(records: Records) -> tuple[pl.DataFrame, dict[int, Reject]]:
+    """Return records as columns, without those that are none, by position: a broken time, half of a character."""
+    if isinstance(records, pl.DataFrame):
+        return records, {}
+    try:
+        return from_records(records), {}
+    except (*UNENCODABLE, pl.exceptions.PolarsError) as error:
+        if len(records) == 1:
+            return from_records([]), {0: poison(records[0], reason(error))}
+    half = len(records) // 2
+    left, bad = columns_of(records[:half])
+    right, more = columns_of(records[half:])
+    return left.vstack(right), bad | {half + place: reject for place, reject in more.items()}
+
+
+_NONE = frames.empty(list(FULL))
+
+
 def nothing() -> Sifted:
     """Return what a write that failed has put in."""
-    return Sifted([], Stats(), [])
+    return Sifted(_NONE, Stats(), [])
 
 
 class Doubt(Exception):
@@ -46,16 +67,23 @@ class Doubt(Exception):
 
 
 async def put(
-    con: asyncpg.Connection, batch: int | None, owner: int, rows: list[Row], rejects: Sequence[Reject]
+    con: asyncpg.Connection, batch: int | None, owner: int, frame: pl.DataFrame, rejects: Sequence[Reject]
 ) -> Sifted:
     """Write all in one transaction; return when it is committed. Raises BatchLost, Doubt, and what asyncpg raises."""
     clean = [_clean(r) for r in rejects]
+    few = frame.height <= copying.FEW  # then a thread costs more than it spares the event loop
+    encoded, stats = _prepared(frame, batch) if few else await asyncio.to_thread(_prepared, frame, batch)
     try:
-        return await _transact(con, batch, owner, clean, _copy_all(con, rows))
+        return await _transact(con, batch, owner, clean, _copy_all(con, frame, encoded, stats))
     except Exception as error:
-        if not rows or not is_poison(error):
+        if not frame.height or not is_poison(error):
             raise
-    return await _transact(con, batch, owner, clean, _sift(con, rows))
+    return await _transact(con, batch, owner, clean, _sift(con, batch, frame))
+
+
+def _prepared(frame: pl.DataFrame, batch: int | None) -> tuple[copying.Encoded, Stats]:
+    number = pl.Series("batch", [batch], dtype=pl.Int64).new_from_index(0, frame.height)
+    return copying.encode(pl.DataFrame([*frame, number])), Stats.of(frame)
 
 
 async def _transact(
@@ -93,22 +121,16 @@ async def outcome(con: asyncpg.Connection, doubt: Doubt) -> bool | None:
         return False
     if status == "in progress":
         return None
-    if status != "committed" or not doubt.sifted.rows:
+    frame = doubt.sifted.frame
+    if status != "committed" or not frame.height:
         return bool(status == "committed")
-    row = doubt.sifted.rows[0]
     there = "select exists (select from logs where id = $1 and received_at = $2)"
-    return bool(await con.fetchval(there, row[0], row[_RECEIVED]))
+    return bool(await con.fetchval(there, frame["id"][0], frame["received_at"][0]))
 
 
-async def _copy_all(con: asyncpg.Connection, rows: list[Row]) -> Sifted:
-    stats = Stats.of(rows)
-    await _copy(con, rows)
-    return Sifted(rows, stats, [])
-
-
-async def _copy(con: asyncpg.Connection, rows: Sequence[Row]) -> None:
-    if rows:
-        await con.copy_records_to_table("logs", records=rows, columns=ROW)
+async def _copy_all(con: asyncpg.Connection, frame: pl.DataFrame, encoded: copying.Encoded, stats: Stats) -> Sifted:
+    await copying.send(con, "logs", encoded)
+    return Sifted(frame, stats, [])
 
 
 async def _quarantine(con: asyncpg.Connection, rejects: Sequence[Reject]) -> None:
@@ -116,23 +138,23 @@ async def _quarantine(con: asyncpg.Connection, rejects: Sequence[Reject]) -> Non
         await con.copy_records_to_table("quarantine", records=rejects, columns=Reject._fields)
 
 
-async def _sift(con: asyncpg.Connection, rows: list[Row]) -> Sifted:
-    """Copy the rows in halves until each one that PostgreSQL refuses is found; the others are written."""
+async def _sift(con: asyncpg.Connection, batch: int | None, frame: pl.DataFrame) -> Sifted:
+    """Copy the records in halves until each one that PostgreSQL refuses is found; the others are written."""
     try:
         async with con.transaction():  # a savepoint
-            return await _copy_all(con, rows)
+            return await _copy_all(con, frame, *_prepared(frame, batch))
     except Exception as error:
         if not is_poison(error):
             raise
-        if len(rows) == 1:
-            return Sifted([], Stats(), [_poison(Record(*rows[0][2:]), reason(error))])
-    half = len(rows) // 2
-    left, right = await _sift(con, rows[:half]), await _sift(con, rows[half:])
+        if frame.height == 1:
+            return Sifted(frame.clear(), Stats(), [poison(to_records(frame)[0], reason(error))])
+    half = frame.height // 2
+    left, right = await _sift(con, batch, frame[:half]), await _sift(con, batch, frame[half:])
     left.stats.add(right.stats)
-    return Sifted(left.rows + right.rows, left.stats, left.poison + right.poison)
+    return Sifted(left.frame.vstack(right.frame), left.stats, left.poison + right.poison)
 
 
-def _poison(record: Record, why: str) -> Reject:
+def poison(record: Record, why: str) -> Reject:
     """Make the reject of a record that PostgreSQL refuses: its own bytes, else the whole record as JSON."""
     raw = record.raw
     if not isinstance(raw, bytes):

@@ -77,12 +77,13 @@ async def test_status(store: Store, database_url: str) -> None:
 
     before = await run("db", "status")
     assert before.exit_code == 0
-    assert "received    nothing yet\n" in before.stdout
+    assert "\nreceived        nothing yet\n" in before.stdout
     reject = Reject(NOW, "tcp", "127.0.0.1", "not JSON", b"x")
     await store.write([record(), record(datetime(2001, 1, 1, tzinfo=UTC))], [reject])
     text = (await run("db", "status")).stdout
-    assert [line.split()[0] for line in text.splitlines()] == [
-        "database", "schema", "records", "batches", "partitions", "size", "quarantine", "received", "timestamps",
+    assert [line[:15].strip() for line in text.splitlines()] == [
+        "database", "schema", "records", "batches", "lag", "rows", "packed", "partitions", "quarantine", "received",
+        "timestamps", "rows received", "rows times", "packed received", "packed times",
     ]  # fmt: skip
     assert "1 open, 0 closed, 0 packed\n" in text
     found = json.loads((await run("db", "status", "-o", "json")).stdout)
@@ -138,7 +139,7 @@ def test_the_embedded_postgresql(data_dir: str) -> None:
     with EmbeddedPostgres(Path(data_dir)) as server:
         assert logagg("db", "url", LOGAGG_DATA_DIR=data_dir).stdout == f"{server.url}\n"
         status = logagg("db", "status", LOGAGG_DATA_DIR=data_dir)
-        assert status.stdout.startswith(f"database    embedded in {data_dir}, PostgreSQL ")
+        assert status.stdout.startswith(f"database        embedded in {data_dir}, PostgreSQL ")
         assert server.running()
 
 

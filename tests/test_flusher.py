@@ -71,7 +71,7 @@ async def test_what_is_acked_is_committed(store: Store, other: asyncpg.Connectio
     async with running(store) as path:
         await asyncio.gather(*(path.store(record(f"message {number}")) for number in range(50)))
         assert sorted(await messages(other)) == sorted(f"message {number}" for number in range(50))
-        assert path.books() == {"received": 50, "stored": 50}
+        assert path.books() == {"received": 50, "stored": 50, "quarantined": 0}
         assert path.buffer.records == 0
 
 
@@ -138,4 +138,4 @@ async def test_a_full_buffer_refuses_at_once(store: Store, other: asyncpg.Connec
         await other.execute("rollback")
         await blocked
         await path.buffer.empty()
-    assert path.books() == {"received": 1003, "stored": 1001, "dropped": 2}
+    assert path.books() == {"received": 1003, "stored": 1001, "quarantined": 0, "dropped": 2}

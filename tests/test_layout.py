@@ -18,7 +18,7 @@ OTHER_NAMES = {
 #: What a room must do without, so that it can be used and tested without it.
 FOREIGN = {
     "protocols": {
-        "aiohttp", "asyncio", "asyncpg", "logging", "os", "polars", "prometheus_client", "pydantic_settings", "select",
+        "aiohttp", "asyncio", "asyncpg", "logging", "os", "prometheus_client", "pydantic_settings", "select",
         "selectors", "socket", "socketserver", "ssl", "structlog", "time",
     },
     "sinks": {"aiohttp", "click", "http", "prometheus_client", "pydantic_settings"},

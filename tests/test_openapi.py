@@ -69,7 +69,7 @@ async def test_all_references_lead_somewhere(document: dict[str, Any]) -> None:
 async def test_parameters_come_from_the_models(document: dict[str, Any]) -> None:
     logs = parameters(operations(document)["get", "/logs"])
     seed1 = {"start_time", "end_time", "service", "level", "search"}
-    assert seed1 | {"q", "host", "environment", "source", "limit", "cursor", "order"} == logs.keys()
+    assert seed1 | {"q", "host", "environment", "source", "limit", "cursor", "order", "stats"} == logs.keys()
     assert not any(each["required"] for each in logs.values())
     assert (logs["limit"]["schema"]["minimum"], logs["limit"]["schema"]["maximum"]) == (1, 10_000)
     assert logs["limit"]["schema"]["default"] == 1000

@@ -1,6 +1,5 @@
 """Daily partitions, against a real PostgreSQL."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 
 from logagg.protocols.record import Record
 from logagg.sinks import partitions
-from logagg.sinks.partitions import Dropped
 from logagg.sinks.store import Store
 
 DAY = timedelta(days=1)
@@ -38,12 +36,6 @@ async def names(sql: asyncpg.Connection) -> list[str]:
 async def where(sql: asyncpg.Connection) -> list[tuple[str, datetime]]:
     rows = await sql.fetch("select tableoid::regclass::text, received_at from logs order by received_at")
     return [tuple(r) for r in rows]
-
-
-async def drop_real_days(sql: asyncpg.Connection) -> None:
-    for name in await names(sql):
-        if name != "logs_default":
-            await sql.execute(f"drop table {name}")
 
 
 async def test_opening_makes_the_days_around_today(store: Store, sql: asyncpg.Connection) -> None:
@@ -83,75 +75,25 @@ async def test_no_partition_is_no_failure_and_rows_move_when_it_is_made(store: S
     assert await sql.fetchval("select count(distinct message) from logs") == len(times)
 
 
-async def test_only_whole_days_past_retention_go(store: Store, sql: asyncpg.Connection) -> None:
-    await drop_real_days(sql)
-    await partitions.ensure(sql, NOW, back=5, ahead=1)
-    await store.write([record(NOW - n * DAY) for n in range(6)])
-    before = await names(sql)
-    dropped = await partitions.drop_expired(sql, NOW, 3 * DAY)
-    assert dropped == Dropped(["logs_20310224", "logs_20310225"], [], 0, 0)
-    assert await names(sql) == [n for n in before if n not in dropped.partitions]
-    assert [t for _, t in await where(sql)] == [NOW - n * DAY for n in (3, 2, 1, 0)]
-    assert await partitions.drop_expired(sql, NOW, 3 * DAY) == Dropped([], [], 0, 0)
+async def test_a_partition_that_exists_already_is_no_failure(store: Store, sql: asyncpg.Connection) -> None:
+    """One of the user's, of another name and span; a table of the name that is none; a name that is no day."""
+    march = "for values from ('2031-03-01T00:00:00Z') to ('2031-03-03T00:00:00Z')"
+    await sql.execute(f"create table march partition of logs {march}")
+    await sql.execute("create table logs_20310303 (n int)")
+    await sql.execute("create table logs_20319999 partition of logs for values from ('2031-04-01') to ('2031-04-02')")
+    assert await partitions.ensure(sql, NOW, back=0, ahead=3) == ["logs_20310304"]
+    await store.write([record(NOW + n * DAY) for n in range(4)])
+    assert [name for name, _ in await where(sql)] == ["march", "march", "logs_default", "logs_20310304"]
+    assert partitions.day_of("logs_20319999") is None
 
 
-async def test_rows_of_no_day_go_by_the_same_days(store: Store, sql: asyncpg.Connection) -> None:
-    border = (NOW - 3 * DAY).replace(hour=0, minute=0, second=0)
-    await store.write([record(border), record(border - timedelta(microseconds=1)), record(NOW + 99 * DAY)])
-    await drop_real_days(sql)
-    assert (await partitions.drop_expired(sql, NOW, 3 * DAY)).rows == 1
-    assert await where(sql) == [("logs_default", border), ("logs_default", NOW + 99 * DAY)]
-
-
-async def test_batches_go_with_their_last_row_unless_packed(database_url: str, sql: asyncpg.Connection) -> None:
-    store = await Store.open(database_url, batch_records=2)
-    for batch in ([NOW - 9 * DAY] * 2, [NOW - 8 * DAY] * 2, [NOW - 9 * DAY, NOW]):
-        await store.write([record(t) for t in batch])
-    await store.maintenance(timedelta(days=100000))
-    await sql.execute("update batches set packed_at = now() where batch = (select min(batch) + 1 from batches)")
-    await store.write([record(NOW - 9 * DAY)])  # its batch is open
-    dropped = await partitions.drop_expired(sql, NOW, 3 * DAY)
-    assert (dropped.rows, dropped.batches) == (6, 1)
-    left = await sql.fetch("select packed_at is not null, closed_at is not null from batches order by batch")
-    assert [tuple(r) for r in left] == [(True, True), (False, True), (False, False)]
-    await store.close()
-
-
-async def test_a_reader_in_the_way_delays_it_to_the_next_time(
-    store: Store, sql: asyncpg.Connection, database_url: str
-) -> None:
-    await drop_real_days(sql)
-    await partitions.ensure(sql, NOW, back=5, ahead=0)
-    await store.write([record(NOW - 5 * DAY)])
-    await store.close()
+async def test_a_reader_in_the_way_delays_a_new_day(store: Store, sql: asyncpg.Connection, database_url: str) -> None:
     reader = await asyncpg.connect(database_url)
     async with reader.transaction():
-        await reader.fetch("select * from logs")
-        assert await partitions.drop_expired(sql, NOW, 3 * DAY) == Dropped([], ["logs_20310224", "logs_20310225"], 0, 0)
-        assert await partitions.ensure(sql, NOW, back=0, ahead=1) == []
+        await reader.execute("lock table logs_default in access share mode")
+        assert await partitions.ensure(sql, NOW, back=0, ahead=0) == []
     await reader.close()
-    assert await partitions.drop_expired(sql, NOW, 3 * DAY) == Dropped(["logs_20310224", "logs_20310225"], [], 0, 1)
-    assert await partitions.ensure(sql, NOW, back=0, ahead=1) == ["logs_20310302"]
-
-
-async def test_what_a_user_built_on_a_partition_keeps_it(sql: asyncpg.Connection) -> None:
-    await drop_real_days(sql)
-    await partitions.ensure(sql, NOW - 5 * DAY, back=0, ahead=1)
-    await sql.execute("create view theirs as select message from logs_20310224")
-    dropped = await partitions.drop_expired(sql, NOW, 3 * DAY)
-    assert dropped == Dropped(["logs_20310225"], ["logs_20310224"], 0, 0)
-
-
-async def test_maintenance_does_it_once_for_all_stores(database_url: str, sql: asyncpg.Connection) -> None:
-    stores = [await Store.open(database_url) for _ in range(3)]
-    old = datetime.now(UTC) - 30 * DAY
-    await partitions.ensure(sql, old, back=0, ahead=0)
-    await stores[0].write([record(old), record(datetime.now(UTC))])
-    done = await asyncio.gather(*(s.maintenance(7 * DAY) for s in stores))
-    assert [u.dropped.partitions for u in done if u.dropped.partitions] == [[f"logs_{old:%Y%m%d}"]]
-    assert await sql.fetchval("select count(*) from logs") == 1
-    for store in stores:
-        await store.close()
+    assert await partitions.ensure(sql, NOW, back=0, ahead=0) == ["logs_20310301"]
 
 
 async def test_maintenance_brings_the_indexes_up_to_date(store: Store, sql: asyncpg.Connection) -> None:
@@ -159,3 +101,48 @@ async def test_maintenance_brings_the_indexes_up_to_date(store: Store, sql: asyn
     await store.maintenance(7 * DAY)
     today = f"logs_{datetime.now(UTC):%Y%m%d}"
     assert await sql.fetchval("select brin_summarize_new_values($1::text::regclass)", f"{today}_id_idx") == 0
+
+
+async def test_days_that_are_over_get_gin_indexes(store: Store, sql: asyncpg.Connection) -> None:
+    words = ["alpha", "beta", "gamma", "delta"]
+    yesterday = datetime.now(UTC) - DAY
+    rows = [
+        record(yesterday, message=f"request {n} {words[n % 4]}", attributes=f'{{"user": "u{n}"}}') for n in range(5000)
+    ]
+    await store.write(rows)
+    name = f"logs_{yesterday:%Y%m%d}"
+    built = [made for _ in range(4) for made in (await store.index_rows()).indexed]
+    assert built[:2] == [f"{name}_words", f"{name}_attributes"]
+    assert (await store.index_rows()).indexed == []
+    await sql.execute("analyze logs")
+    since = f"received_at >= '{yesterday:%Y-%m-%d}' and received_at < '{yesterday + DAY:%Y-%m-%d}'"
+    for index, where in (
+        ("words", "to_tsvector('simple', message) @@ plainto_tsquery('simple', 'request 4711')"),
+        ("attributes", """attributes @> '{"user": "u4711"}'"""),
+    ):
+        query = f"select message from logs where {since} and {where}"  # noqa: S608 - texts of ours
+        plan = "\n".join(line for (line,) in await sql.fetch(f"explain {query}"))
+        assert f"Bitmap Index Scan on {name}_{index}" in plan, plan
+        assert [tuple(r) for r in await sql.fetch(query)] == [("request 4711 delta",)]
+
+
+async def test_an_index_that_cannot_be_built_is_said_and_left_alone(store: Store, sql: asyncpg.Connection) -> None:
+    """PostgreSQL takes a megabyte of words in a text and no more."""
+    yesterday = datetime.now(UTC) - DAY
+    await store.write([record(yesterday, message=" ".join(f"{n:07}" for n in range(160_000)))])
+    name = f"logs_{yesterday:%Y%m%d}_words"
+    rounds = [await store.index_rows() for _ in range(7)]
+    (error,) = [error for done in rounds for error in done.failures().values()]
+    assert str(error).startswith(f"{name}: ProgramLimitExceededError (54000): string is too long for tsvector")
+    assert await sql.fetchval("select to_regclass($1)", name) is None
+    assert rounds[-1].indexed == []
+    assert await sql.fetchval("select count(*) from pg_class where relname ~ '^logs_.*_words$'") == 0
+
+
+async def test_an_index_left_half_built_is_built_again(store: Store, sql: asyncpg.Connection) -> None:
+    yesterday = datetime.now(UTC) - DAY
+    name = f"logs_{yesterday:%Y%m%d}_words"
+    await sql.execute(f"create index {name} on logs_{yesterday:%Y%m%d} using gin (to_tsvector('simple', message))")
+    await sql.execute("update pg_index set indisvalid = false where indexrelid = to_regclass($1)", name)
+    assert name in (await store.index_rows()).indexed
+    assert await sql.fetchval("select indisvalid from pg_index where indexrelid = to_regclass($1)", name)

@@ -9,7 +9,7 @@ import pytest
 
 from logagg.protocols.record import LEVELS, Record
 from logagg.sinks import schema
-from logagg.sinks.frames import ROW, SCHEMA
+from logagg.sinks.frames import FULL, SCHEMA
 from logagg.sinks.store import Store, StoreError
 
 
@@ -72,8 +72,8 @@ async def test_a_failed_migration_leaves_nothing(
 async def test_columns_are_those_of_a_record(sql: asyncpg.Connection) -> None:
     await schema.migrate(sql)
     columns = "select attname from pg_attribute where attrelid = 'logs'::regclass and attnum > 0 order by attnum"
-    assert tuple(name for (name,) in await sql.fetch(columns)) == ROW == ("id", "batch", *Record._fields)
-    assert set(SCHEMA) == set(ROW) - {"batch", "raw"}
+    assert [name for (name,) in await sql.fetch(columns)] == ["id", "batch", *Record._fields]
+    assert list(FULL) == ["id", *Record._fields] == [*SCHEMA, "raw"]
 
 
 async def test_level_names_a_severity(sql: asyncpg.Connection) -> None:
@@ -84,11 +84,11 @@ async def test_level_names_a_severity(sql: asyncpg.Connection) -> None:
 
 async def test_every_table_is_explained(sql: asyncpg.Connection) -> None:
     await schema.migrate(sql)
-    for table in ("logs", "batches", "quarantine"):
+    for table in ("logs", "batches", "quarantine", "kept_days"):
         assert await sql.fetchval("select obj_description($1::text::regclass, 'pg_class')", table)
 
 
 async def test_blobs_are_stored_as_they_are(sql: asyncpg.Connection) -> None:
     await schema.migrate(sql)
     storage = "select attname from pg_attribute where attrelid = 'batches'::regclass and attstorage = 'e'"
-    assert {name for (name,) in await sql.fetch(storage)} == {"head", "body", "filter"}
+    assert {name for (name,) in await sql.fetch(storage)} == {"head", "body", "filter", "summary"}

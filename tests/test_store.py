@@ -47,7 +47,7 @@ async def messages(sql: asyncpg.Connection) -> list[str]:
 async def in_memory(store: Store) -> pl.DataFrame:
     """The records of the only open batch."""
     (batch,) = [b for b in await store.batches() if b.open]
-    return await store.load(batch, ALL)
+    return (await store.load(batch, ALL)).frame.sort("id")
 
 
 # Writing
@@ -216,8 +216,8 @@ async def test_what_is_unknown_of_a_batch_does_not_hide_it(database_url: str, sq
     )
     store = await Store.open(database_url)
     (batch,) = await store.batches(NOW + WEEK, NOW + WEEK)
-    assert batch[1:] == (False, *[None] * 8)
-    assert (await store.load(batch, ["message"]))["message"].to_list() == ["a"]
+    assert batch[1:10] == (False, *[None] * 8)
+    assert (await store.load(batch, ["message"])).frame["message"].to_list() == ["a"]
     await store.close()
 
 
@@ -239,20 +239,20 @@ async def test_an_open_batch_is_read_from_memory_as_it_grows(store: Store, sql: 
     assert (await in_memory(store))["message"].to_list() == ["a", "b", "c"]
     (batch,) = await store.batches()
     assert (batch.open, batch.count, batch.services) == (True, 3, frozenset(["s"]))
-    frame = await store.load(batch, ["service", "id"])
+    frame = (await store.load(batch, ["service", "id"])).frame
     assert frame.columns == ["service", "id"]
     assert frame["id"].is_sorted()
 
 
 async def test_columns_that_do_not_exist_are_refused(store: Store) -> None:
     await store.write(records("a"))
-    unknown = BatchInfo(0, False, *[None] * 8)
+    unknown = BatchInfo(0, False, None, None, None, None, None, None, None, None)
     with pytest.raises(KeyError):
         await store.load(unknown, ["message; drop table logs"])
 
 
 async def test_a_batch_without_rows_is_an_empty_frame(store: Store) -> None:
-    frame = await store.load(BatchInfo(99, False, *[None] * 8), ALL)
+    frame = (await store.load(BatchInfo(99, False, None, None, None, None, None, None, None, None), ALL)).frame
     assert (len(frame), dict(frame.schema)) == (0, SCHEMA)
 
 
@@ -296,14 +296,28 @@ async def test_memory_and_rows_are_the_same(database_url: str, writes: list[list
     await asyncio.gather(*map(store.write, writes))
     (mine,) = [b for b in await store.batches() if b.open]
     (theirs,) = [b for b in await other.batches() if b.batch == mine.batch]
-    memory, rows = await store.load(mine, ALL), await other.load(theirs, ALL)
+    memory, rows = (await store.load(mine, ALL)).frame.sort("id"), (await other.load(theirs, ALL)).frame.sort("id")
     assert dict(memory.schema) == dict(rows.schema) == SCHEMA
     assert parsed(memory) == parsed(rows)
     assert [r[9] for r in memory.rows()] == [r.message for w in writes for r in w]
     await store.close()
     (closed,) = [b for b in await other.batches() if b.batch == mine.batch]
     assert closed == mine._replace(open=False)
-    assert parsed(await other.load(closed, ALL)) == parsed(rows)
+    assert parsed((await other.load(closed, ALL)).frame.sort("id")) == parsed(rows)
+    await other.close()
+
+
+async def test_the_first_and_the_last_time_there_is(database_url: str, store: Store) -> None:
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    await store.write([record(timestamp=first), record(timestamp=last)])
+    await store.write([record(timestamp=last)] * 300)
+    other = await Store.open(database_url)
+    (theirs,) = await other.batches()
+    assert (await other.load(theirs, ["timestamp"])).frame["timestamp"].to_list().count(last) == 301
+    await store.roll()
+    (theirs,) = await other.batches(last, None)
+    assert (theirs.ts_min, theirs.ts_max) == (first, last)
+    assert (await other.load(theirs, ["timestamp"])).frame["timestamp"].to_list().count(first) == 1
     await other.close()
 
 

@@ -1,0 +1,171 @@
+"""`logagg db pack`, `unpack` and `prune`: move records between their forms, and let go of old ones."""
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from logagg.cli.options import examples
+from logagg.cli.postgres import check_schema, place_of, place_options, run, sized
+from logagg.cli.terminal import Failure, note
+from logagg.cli.timespec import parse_time
+
+
+def _span(_: click.Context, param: click.Parameter, value: str) -> timedelta:
+    """Read a duration such as 30d, more than nothing."""
+    from logagg.collector.units import parse_duration
+
+    try:
+        span = parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=param) from None
+    if not span:
+        raise click.BadParameter(f"{value!r} is no time at all", param=param)
+    return span
+
+
+@click.command(epilog=examples("logagg db pack", "logagg db pack --all"))
+@place_options
+@click.option("--all", "anybody", is_flag=True, help="Also those that a running daemon is about to pack.")
+def pack(config: Path | None, database_url: str | None, anybody: bool) -> None:
+    """Pack batches that are closed and not packed.
+
+    The daemons do this by themselves, a few batches a minute. A batch whose rows are not as many as were written is
+    said, and stays as rows. Exits with 2 when there was one.
+    """
+    run(place_of(config, database_url), partial(_pack, anybody=anybody), create=False)
+
+
+async def _pack(connection: Any, *, anybody: bool) -> None:
+    from logagg.sinks import owners, upkeep
+    from logagg.sinks.errors import StoreError
+
+    await check_schema(connection)
+    await owners.adopt_orphans(connection, 0)
+    failed: list[int] = []
+    batches = records = size = 0
+    while (number := await upkeep.waiting(connection, failed, anybody=anybody)) is not None:
+        try:
+            if not await upkeep.pack_from_rows(connection, number):
+                continue
+        except StoreError as error:
+            failed.append(number)
+            note(str(error))
+            continue
+        count, of_it = await connection.fetchrow(upkeep.SIZE, number)
+        note(f"batch {number}: {count:,} records, {sized(of_it)}")
+        batches, records, size = batches + 1, records + count, size + of_it
+    each = f", {size / records:.3g} bytes a record" if records else ""
+    click.echo(f"packed {_count(batches, 'batch', 'batches')}, {records:,} records{each}")
+    left = (await upkeep.lag(connection)).batches - len(failed)
+    if left > 0:
+        note(f"{_count(left, 'batch is', 'batches are')} left to the daemons that run; --all packs them, too")
+    if failed:
+        raise Failure(f"{_count(len(failed), 'batch was', 'batches were')} not packed: see above")
+
+
+@click.command(
+    epilog=examples(
+        "logagg db unpack --since 2026-11-01 --until 2026-11-02",
+        "logagg db unpack --since 2026-11-01 --until 2026-11-02 --into november",
+    )
+)
+@place_options
+@click.option("--since", required=True, metavar="TIME", help="Records from this time on: 2026-11-20T10:00, 40d, ...")
+@click.option("--until", default="now", metavar="TIME", help="Records before this time.")
+@click.option("--utc/--local", default=False, help="The time zone of TIME.")
+@click.option("--into", metavar="TABLE", help="A table of its own, made unless it is there; else it is logs.")
+@click.option("--keep", callback=_span, metavar="DURATION", default="7d", help="How long the rows stay in logs.")
+def unpack(
+    config: Path | None,
+    database_url: str | None,
+    since: str,
+    until: str,
+    utc: bool,
+    into: str | None,
+    keep: timedelta,
+) -> None:
+    """Bring packed records back as rows, for SQL.
+
+    Rows that are there already are not doubled, so this may be run again. What queries find does not change. Exits with
+    2 when the packed form of a batch cannot be read; the others are unpacked.
+    """
+    begin, end = (_time(option, text, utc) for option, text in (("--since", since), ("--until", until)))
+    action = partial(_unpack, since=begin, until=end, into=into, keep=keep)
+    run(place_of(config, database_url), action, create=False)
+
+
+def _time(option: str, text: str, utc: bool) -> datetime:
+    try:
+        return parse_time(text, datetime.now(UTC), UTC if utc else None)
+    except ValueError as error:
+        raise click.UsageError(f"{option}: {error}") from None
+
+
+async def _unpack(connection: Any, *, since: datetime, until: datetime, into: str | None, keep: timedelta) -> None:
+    from logagg.sinks import unpacking
+
+    await check_schema(connection)
+    batches = added = there = failed = 0
+    async for done in unpacking.unpack(connection, since, until, into=into, keep=keep):
+        batches, added, there = batches + 1, added + done.added, there + done.there
+        failed += done.error is not None
+        note(done.error or f"batch {done.batch}: {done.added:,} rows")
+    before = f", {there:,} were there" if there else ""
+    click.echo(f"{added:,} rows of {_count(batches, 'batch', 'batches')} into {into or 'logs'}{before}")
+    if failed:
+        raise Failure(f"{_count(failed, 'batch was', 'batches were')} not unpacked: see above")
+
+
+@click.command(epilog=examples("logagg db prune --older-than 30d --dry-run"))
+@place_options
+@click.option(
+    "--older-than", callback=_span, metavar="DURATION", required=True, help="Such as 30d, by the time of receipt."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def prune(config: Path | None, database_url: str | None, older_than: timedelta, dry_run: bool) -> None:
+    """Drop batches and rows older than this, now.
+
+    The daemons do this by themselves, by the settings retention and rows_retention. Batches go as a whole, and rows by
+    the day, once all batches with rows in that day are packed or gone.
+    """
+    action = partial(_prune, older_than=older_than, dry_run=dry_run)
+    click.echo(run(place_of(config, database_url), action, create=False))
+
+
+async def _prune(connection: Any, *, older_than: timedelta, dry_run: bool) -> str:
+    from logagg.sinks import retention
+    from logagg.sinks.locks import MAINTENANCE, locked
+
+    await check_schema(connection)
+    now = min(await connection.fetchval("select now()"), datetime.now(UTC))
+    old = retention.border(now, older_than, older_than)
+    async with locked(connection, MAINTENANCE):
+        due = await retention.due(connection, old)
+        dropped = retention.Dropped(
+            tuple(name for name, needing in due.days.items() if not needing),
+            {name: needing for name, needing in due.days.items() if needing},
+            due.rows,
+            due.batches,
+            due.records,
+        )
+        if not dry_run:
+            dropped = await retention.drop_expired(connection, old)
+    lines = [
+        f"batches     {dropped.batches:,}, with {dropped.records:,} records packed into {sized(due.packed_bytes)}",
+        f"partitions  {', '.join(dropped.partitions) or 'none'}, with {sized(due.rows_bytes)} of rows",
+        *(f"kept        {name}: {_why(needing)}" for name, needing in dropped.kept.items()),
+    ]
+    if dropped.rows:
+        lines.append(f"rows        {dropped.rows:,} outside of the partitions")
+    return "\n".join(["would drop" if dry_run else "dropped", *lines])
+
+
+def _why(needing: int) -> str:
+    return f"{_count(needing, 'batch is', 'batches are')} not packed yet" if needing else "it is in use"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"

@@ -1,0 +1,76 @@
+"""Counts from the summaries of packed batches: by minute, environment, service and severity.
+
+A summary answers for its batch when the condition looks at nothing else, and its bounds of time do not cut through a
+minute with records in it.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+
+from logagg.query.evaluate import columns_needed, evaluate, microseconds
+from logagg.query.plan import TIMESTAMP, Plan
+from logagg.query.question import Question
+from logagg.query.syntax import Compare, Node, all_of, conjuncts
+from logagg.query.tables import COLUMNS, MINUTE, Table
+from logagg.sinks.store import BatchInfo
+
+_FIRST, _LAST = -(1 << 62), 1 << 62
+
+
+class Summed(NamedTuple):
+    """What summaries answer: counts of records that match, and the batches that have to be read."""
+
+    counts: Table
+    left: Sequence[BatchInfo]
+
+
+async def summed(question: Question, plan: Plan, batches: Sequence[BatchInfo]) -> Summed:
+    """Count the records that match, as far as summaries can tell."""
+    others, first, last = _split(plan.node)
+    if not columns_needed(others) <= set(COLUMNS):
+        return Summed(Table.of({}), batches)
+    table = await question.table([batch for batch in batches if batch.packed and batch.ts_min and batch.ts_max])
+    return await question.run(_summed, table, batches, others, first, last)
+
+
+async def totals(question: Question, plan: Plan, batches: Sequence[BatchInfo]) -> dict[int, int]:
+    """Return by batch how many records match, for those batches that need not be read to tell."""
+    found = {batch.batch: count for batch in batches if (count := plan.whole(batch)) is not None}
+    rest = [batch for batch in batches if batch.batch not in found]
+    return found | (await summed(question, plan, rest)).counts.by_batch() if rest else found
+
+
+def _split(node: Node) -> tuple[Node, int, int]:
+    """Take the bounds of the timestamp, in microseconds and inclusive, out of a condition."""
+    others, first, last = [], _FIRST, _LAST
+    for part in conjuncts(node):
+        if isinstance(part, Compare) and part.field == TIMESTAMP and isinstance(part.value, datetime):
+            at = microseconds(part.value)
+            if part.operator in (">", ">=", "="):
+                first = max(first, at + (part.operator == ">"))
+            if part.operator in ("<", "<=", "="):
+                last = min(last, at - (part.operator == "<"))
+        else:
+            others.append(part)
+    return all_of(others), first, last
+
+
+def _summed(table: Table, batches: Sequence[BatchInfo], others: Node, first: int, last: int) -> Summed:
+    mask = evaluate(others, table.groups).to_numpy()[table.group]
+    bounds = {b.batch: (microseconds(b.ts_min), microseconds(b.ts_max)) for b in batches if b.ts_min and b.ts_max}
+    cut: set[int] = set()
+    if any(least < first or greatest > last for least, greatest in bounds.values()):
+        # A minute's records lie between its ends, and between those of the batch.
+        starts = np.flatnonzero(np.diff(table.batch, prepend=-1))
+        ends = np.array([bounds[number] for number in table.batch[starts].tolist()], dtype=np.int64).reshape(-1, 2)
+        ends = np.repeat(ends, np.diff(starts, append=len(table.batch)), axis=0)
+        start = table.minute * MINUTE
+        least, greatest = np.maximum(start, ends[:, 0]), np.minimum(start + (MINUTE - 1), ends[:, 1])
+        inside, outside = (least >= first) & (greatest <= last), (greatest < first) | (least > last)
+        cut = set(np.unique(table.batch[mask & ~inside & ~outside]).tolist())
+        mask &= inside & ~np.isin(table.batch, list(cut))
+    answered = table.batches - cut
+    return Summed(table.only(mask, answered), [batch for batch in batches if batch.batch not in answered])

@@ -1,0 +1,99 @@
+"""The summaries of some batches as one table of arrays, so that a condition is evaluated once a distinct group."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+#: A minute in microseconds.
+MINUTE = 60_000_000
+#: Columns that a summary knows of a record besides its minute.
+COLUMNS = ("environment", "service", "severity")
+#: Rows of the tables that are kept, some 28 bytes each.
+MAX_ROWS = 1_000_000
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Counts of records: one value of each array a row; those of a batch stand together."""
+
+    #: Numbers of the batches whose summaries are in.
+    batches: frozenset[int]
+    batch: Integers
+    #: Since 1970.
+    minute: Integers
+    #: Row of `groups`, which has each combination of values once: environment, service, severity.
+    group: Integers
+    count: Integers
+    groups: pl.DataFrame
+
+    @classmethod
+    def of(cls, summaries: Mapping[int, pl.DataFrame]) -> "Table":
+        """Join summaries, by batch number: `packing.SUMMARY`."""
+        empty = pl.DataFrame(schema={name: pl.Int8 if name == "severity" else pl.String for name in COLUMNS})
+        if not summaries:
+            nothing = np.empty(0, dtype=np.int64)
+            return cls(frozenset(), nothing, nothing, nothing, nothing, empty)
+        joined = pl.concat(summaries.values())
+        by_group = joined.select(COLUMNS).with_row_index("row").group_by(COLUMNS).agg("row")
+        group = np.empty(joined.height, dtype=np.int64)
+        group[by_group["row"].explode().to_numpy()] = np.repeat(
+            np.arange(by_group.height), by_group["row"].list.len().to_numpy()
+        )
+        return cls(
+            frozenset(summaries),
+            np.repeat(list(summaries), [frame.height for frame in summaries.values()]),
+            joined["minute"].to_numpy(),
+            group,
+            joined["count"].cast(pl.Int64).to_numpy(),
+            by_group.select(COLUMNS),
+        )
+
+    def only(self, mask: npt.NDArray[np.bool_], batches: frozenset[int]) -> "Table":
+        """Return some of the rows, those of some of the batches."""
+        if mask.all():
+            return self
+        columns = {name: getattr(self, name)[mask] for name in ("batch", "minute", "group", "count")}
+        return replace(self, batches=batches, **columns)
+
+    def by_batch(self) -> dict[int, int]:
+        """Return how many records each batch has, 0 for those without a row."""
+        found = pl.DataFrame({"batch": self.batch, "count": self.count}).group_by("batch").agg(pl.col("count").sum())
+        return dict.fromkeys(self.batches, 0) | dict(found.iter_rows())
+
+    def by_columns(self, names: Mapping[str, str]) -> pl.DataFrame:
+        """Count by columns: new name -> column."""
+        counts = np.bincount(self.group, self.count, self.groups.height).astype(np.int64)
+        found = self.groups.select(pl.col(column).alias(name) for name, column in names.items())
+        found = found.with_columns(pl.Series("count", counts)).filter(pl.col("count") > 0)
+        return found.group_by(list(names)).agg(pl.col("count").sum())
+
+    def by_time(self, step: int) -> pl.DataFrame:
+        """Count by time, in whole `step`s of microseconds since 1970, and severity: start, severity, count."""
+        start, severity = self.minute * MINUTE // step * step, self.groups["severity"].to_numpy()[self.group]
+        found = pl.DataFrame({"start": start, "severity": severity, "count": self.count})
+        return found.group_by("start", "severity").agg(pl.col("count").sum())
+
+
+class Tables:
+    """The tables that were made last, as long as they have `MAX_ROWS` together."""
+
+    def __init__(self) -> None:
+        self._tables: OrderedDict[Sequence[int], Table] = OrderedDict()
+
+    def get(self, numbers: tuple[int, ...]) -> Table | None:
+        """Return the table for these batches, if it was made before."""
+        if numbers in self._tables:
+            self._tables.move_to_end(numbers)
+        return self._tables.get(numbers)
+
+    def put(self, numbers: tuple[int, ...], table: Table) -> None:
+        """Keep a table; forget those that were not asked for the longest."""
+        self._tables[numbers] = table
+        while sum(len(each.batch) for each in self._tables.values()) > MAX_ROWS:
+            self._tables.popitem(last=False)

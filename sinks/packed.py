@@ -1,0 +1,142 @@
+"""Reading packed batches: columns, what the filters say, summaries; decoded ones are kept in a bounded cache."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+import asyncpg
+import numpy as np
+import polars as pl
+
+from logagg.sinks import filters, frames, packing, words
+from logagg.sinks.batches import BatchInfo, Loaded
+from logagg.sinks.cache import Cache
+from logagg.sinks.errors import BlobDamaged, StoreError, unavailable
+
+_PARTS = {"head": packing.HEAD, "body": packing.BODY}
+#: `%s` are names out of `_PARTS`. A part is null for a batch that is not packed.
+_BLOBS = "select checksums, %s from batches where batch = $1"
+#: One row a batch, with the blocks of all words behind each other. $2 are the upper halves of the hashes: see
+#: `filters.block_of`. Neither the length of the filter nor a block of it needs the whole filter to be read.
+_BLOCKS = """
+select batch, string_agg(
+    substr(filter, (((high * (octet_length(filter) / 32)) >> 32) * 32 + 1)::integer, 32), ''::bytea order by place
+)
+from batches, unnest($2::bigint[]) with ordinality as asked (high, place)
+where batch = any($1::bigint[]) and octet_length(filter) > 0
+group by batch
+"""
+_SUMMARIES = "select batch, checksums, summary from batches where batch = any($1::bigint[]) and packed_at is not null"
+_SUMMARY = "summary"
+#: An empty frame: there is no summary.
+_NONE = pl.DataFrame(schema=packing.SUMMARY)
+
+
+class Reader(Protocol):
+    """Gives a connection to read with: `Connections.reader`."""
+
+    def __call__(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """Return a context manager that gives a connection."""
+
+
+class PackedReader:
+    """Reads packed batches. `cache_bytes` bounds the columns and summaries that it keeps, decoded."""
+
+    def __init__(self, reader: Reader, cache_bytes: int) -> None:
+        self._reader = reader
+        self._columns: Cache[tuple[int, str], pl.Series] = Cache(cache_bytes)
+        self._summaries: Cache[int, pl.DataFrame] = Cache(cache_bytes // 4)
+        #: While a batch is loaded, others that want it wait, and find it in the cache.
+        self._loading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    async def load(self, batch: BatchInfo, columns: Sequence[str]) -> Loaded:
+        """Return columns of frames.FULL of a packed batch; no records of one that retention has dropped meanwhile.
+
+        Raises BlobDamaged, StoreUnavailable, and StoreError for a batch that is not packed.
+        """
+        number = batch.batch
+        async with self._loading.setdefault(number, asyncio.Lock()):
+            held = {name: series for name in columns if (series := self._columns.get((number, name))) is not None}
+            missing = [name for name in columns if name not in held]
+            if not missing:
+                return Loaded(pl.DataFrame([held[name] for name in columns]), 0)
+            parts = {part: some for part, names in _PARTS.items() if (some := [n for n in missing if n in names])}
+            blobs = await self._blobs(number, list(parts))
+            if blobs is None:
+                return Loaded(frames.empty(columns), 0)
+            held |= await asyncio.to_thread(_decoded, number, blobs, parts)
+            for name in missing:
+                self._columns.put((number, name), held[name], int(held[name].estimated_size()))
+        return Loaded(pl.DataFrame([held[name] for name in columns]), sum(len(blobs[part]) for part in parts))
+
+    async def _blobs(self, number: int, parts: Sequence[str]) -> asyncpg.Record | None:
+        with unavailable():
+            async with self._reader() as con:
+                row = await con.fetchrow(_BLOBS % ", ".join(parts), number)
+        if row is not None and any(row[part] is None for part in parts):
+            message = f"batch {number} is not packed"
+            raise StoreError(message)
+        return row
+
+    async def may_hold(self, numbers: Sequence[int], asked: Sequence[str]) -> dict[int, list[bool]]:
+        """Tell for each batch which words it may hold; batches without a filter are absent.
+
+        A word that the filters do not know (see `words.known`) may be anywhere.
+        """
+        if not numbers or not asked:
+            return {}
+        places = [place for place, word in enumerate(asked) if words.known(word)]
+        hashes = filters.hash_words([asked[place] for place in places])
+        high = (hashes >> np.uint64(32)).astype(np.int64).tolist()
+        with unavailable():
+            async with self._reader() as con:
+                rows = await con.fetch(_BLOCKS, list(numbers), high) if high else []
+        if not rows:
+            return {}
+        held = np.ones((len(rows), len(asked)), dtype=bool)
+        held[:, places] = filters.may_hold(b"".join(row[1] for row in rows), hashes)
+        return dict(zip((row[0] for row in rows), held.tolist(), strict=True))
+
+    async def summaries(self, numbers: Sequence[int]) -> dict[int, pl.DataFrame]:
+        """Return the summaries of batches, see packing.SUMMARY; those that have none are absent.
+
+        A damaged one is absent, too: what it tells can be counted.
+        """
+        found = {number: frame for number in numbers if (frame := self._summaries.get(number)) is not None}
+        missing = [number for number in numbers if number not in found]
+        if missing:
+            with unavailable():
+                async with self._reader() as con:
+                    rows = await con.fetch(_SUMMARIES, missing)
+            decoded = await asyncio.to_thread(_decoded_summaries, rows)
+            for number, frame in decoded.items():
+                self._summaries.put(number, frame, int(frame.estimated_size()) + 1)
+            found |= decoded
+        return {number: frame for number, frame in found.items() if len(frame)}
+
+
+def _decoded(number: int, blobs: asyncpg.Record, parts: Mapping[str, Sequence[str]]) -> dict[str, pl.Series]:
+    held: dict[str, pl.Series] = {}
+    for part, columns in parts.items():
+        try:
+            blob = packing.checked(blobs[part], blobs["checksums"], part)
+            held |= packing.read(blob, columns).to_dict()
+        except (Exception, pl.exceptions.PanicException) as error:
+            message = f"batch {number}: {error if isinstance(error, packing.Damaged) else f'{part}: {error}'}"
+            raise BlobDamaged(message) from error
+    return held
+
+
+def _decoded_summaries(rows: Sequence[asyncpg.Record]) -> dict[int, pl.DataFrame]:
+    return {number: _decoded_summary(blob, checksums) for number, checksums, blob in rows}
+
+
+def _decoded_summary(blob: bytes | None, checksums: bytes | None) -> pl.DataFrame:
+    if blob is None:
+        return _NONE
+    try:
+        return packing.read_summary(packing.checked(blob, checksums, _SUMMARY))
+    except (Exception, pl.exceptions.PanicException):
+        return _NONE

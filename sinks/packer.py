@@ -1,0 +1,89 @@
+"""The packer: writes the packed form of batches that are closed, behind the ingest, from the records in memory."""
+
+import asyncio
+import contextlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from logagg.sinks import packing
+from logagg.sinks.batches import OpenBatch
+from logagg.sinks.connections import Connections
+from logagg.sinks.errors import StoreUnavailable, unavailable
+from logagg.sinks.frames import FULL
+from logagg.sinks.upkeep import store_packed
+
+log = structlog.get_logger("packer")
+
+_PAUSE = 1.0
+
+
+class Packer:
+    """Packs one batch after the other. When `most` wait, or `bytes_` of them, `room` holds up who would make more."""
+
+    def __init__(self, connections: Connections, own: dict[int, OpenBatch], most: int, bytes_: int) -> None:
+        self._connections = connections
+        #: Batches whose records are in memory; one that is packed is taken out.
+        self._own = own
+        self._most = most
+        self._bytes = bytes_
+        self._waiting: deque[OpenBatch] = deque()
+        self._arrived = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pack")
+        self._task = asyncio.create_task(self._run(), name="packer")
+
+    @property
+    def lag(self) -> int:
+        """How many batches wait, the one that is being packed among them."""
+        return len(self._waiting)
+
+    def add(self, batch: OpenBatch) -> None:
+        """Pack a closed batch when its turn comes."""
+        self._waiting.append(batch)
+        self._arrived.set()
+
+    async def room(self) -> None:
+        """Wait until another batch may be filled."""
+        while self.lag >= self._most or sum(batch.size for batch in self._waiting) >= self._bytes:
+            await self._next()
+
+    async def idle(self) -> None:
+        """Wait until all are packed."""
+        while self.lag:
+            await self._next()
+
+    async def close(self) -> None:
+        """End, after the batch that is being packed; the others are packed from their rows by who comes next."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _next(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _run(self) -> None:
+        while True:
+            while not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            await self._pack(self._waiting[0])
+            del self._own[self._waiting.popleft().number]
+            self._changed.set()
+
+    async def _pack(self, batch: OpenBatch) -> None:
+        """Pack and store; what does not work stays as rows, for maintenance to try again."""
+        try:
+            frame = batch.load(list(FULL))
+            packed = await asyncio.get_running_loop().run_in_executor(self._thread, packing.pack, frame)
+            while True:
+                with contextlib.suppress(StoreUnavailable), unavailable():
+                    async with self._connections.packer() as con:
+                        await store_packed(con, batch.number, packed)
+                        return
+                await asyncio.sleep(_PAUSE)
+        except Exception:
+            log.exception("a batch was not packed; it stays as rows", batch=batch.number)

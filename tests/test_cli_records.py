@@ -1,0 +1,149 @@
+"""`logagg db pack`, `unpack`, `prune`, and what `status` says of the two forms, against a real PostgreSQL."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+from click.testing import CliRunner, Result
+
+from logagg.cli.main import cli
+from logagg.sinks import partitions
+from logagg.sinks.store import Store
+
+if TYPE_CHECKING:
+    from logagg.tests.batches import DAY, connection, leave, leave_packed, record
+else:
+    from batches import DAY, connection, leave, leave_packed, record
+
+OLD = datetime(2020, 3, 4, 5, 6, 7, tzinfo=UTC)
+Run = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def db(database_url: str) -> Run:
+    """Run `logagg db` on the database of the test."""
+
+    def run(*args: str) -> Result:
+        return CliRunner().invoke(cli, ["db", *args, "--database-url", database_url], prog_name="logagg")
+
+    return lambda *args: asyncio.to_thread(run, *args)
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    async with connection(database_url) as sql:
+        yield sql
+
+
+async def test_pack(database_url: str, db: Run, sql: asyncpg.Connection) -> None:
+    assert (await db("pack")).stdout == "packed 0 batches, 0 records\n"
+    one, two = await leave(database_url, [record(message=str(n)) for n in range(1000)], [record()])
+    result = await db("pack")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("packed 2 batches, 1,001 records, ")
+    assert result.stderr.startswith(f"batch {one}: 1,000 records, ")
+    assert f"batch {two}: 1 records, " in result.stderr
+    assert await sql.fetchval("select count(*) from batches where packed_at is null") == 0
+
+
+async def test_pack_leaves_those_of_living_daemons(database_url: str, db: Run) -> None:
+    store = await Store.open(database_url)
+    await store._packer.close()
+    await store.write([record()])
+    await store.roll()
+    result = await db("pack")
+    assert result.stdout == "packed 0 batches, 0 records\n"
+    assert result.stderr == "1 batch is left to the daemons that run; --all packs them, too\n"
+    assert (await db("pack", "--all")).stdout.startswith("packed 1 batch, 1 records, ")
+    await store.close()
+
+
+async def test_pack_says_what_it_cannot_pack(database_url: str, db: Run, sql: asyncpg.Connection) -> None:
+    damaged, _ = await leave(database_url, [record(message="gone")], [record()])
+    await sql.execute("delete from logs where message = 'gone'")
+    result = await db("pack")
+    assert result.exit_code == 2
+    assert result.stdout.startswith("packed 1 batch, 1 records, ")
+    assert f"batch {damaged}: 1 records were written, 0 rows are there: it stays as rows\n" in result.stderr
+    assert result.stderr.endswith("logagg: 1 batch was not packed: see above\n")
+
+
+async def test_unpack(database_url: str, db: Run, sql: asyncpg.Connection) -> None:
+    (number,) = await leave_packed(database_url, [record(OLD), record(OLD + DAY)])
+    await sql.execute("truncate logs")
+    day = ("--since", "2020-03-04", "--until", "2020-03-05", "--utc")
+    first, again = await db("unpack", *day), await db("unpack", *day)
+    assert (first.exit_code, first.stdout) == (0, "1 rows of 1 batch into logs\n")
+    assert first.stderr == f"batch {number}: 1 rows\n"
+    assert again.stdout == "0 rows of 1 batch into logs, 1 were there\n"
+    assert (await db("unpack", "--since", "2020-03-04", "--into", "mine")).stdout == "2 rows of 1 batch into mine\n"
+    assert await sql.fetchval("select array_agg(timestamp) from mine") == [OLD, OLD + DAY]
+    assert await sql.fetchval("select count(*) from kept_days") == 1
+
+
+async def test_unpack_says_what_it_cannot_read(database_url: str, db: Run, sql: asyncpg.Connection) -> None:
+    damaged, _ = await leave_packed(database_url, [record(OLD)], [record(OLD)])
+    await sql.execute("update batches set head = 'x' where batch = $1", damaged)
+    result = await db("unpack", "--since", "2020-03-04", "--into", "mine")
+    assert (result.exit_code, result.stdout) == (2, "1 rows of 2 batches into mine\n")
+    assert f"batch {damaged}: head cannot be read: " in result.stderr
+
+
+async def test_prune(database_url: str, db: Run, sql: asyncpg.Connection) -> None:
+    await partitions.ensure(sql, OLD, back=0, ahead=1)
+    await leave_packed(database_url, [record(OLD)], [record()])
+    await leave(database_url, [record(OLD + DAY)])
+    await sql.execute("update batches set closed_at = received_max where packed_at is not null")
+    would = (await db("prune", "--older-than", "30d", "--dry-run")).stdout
+    assert would.startswith("would drop\nbatches     1, with 1 records packed into ")
+    assert "\npartitions  logs_20200304, with " in would
+    assert would.endswith("kept        logs_20200305: 1 batch is not packed yet\n")
+    assert await sql.fetchval("select count(*) from logs") == 3
+    assert (await db("prune", "--older-than", "30d")).stdout == would.replace("would drop", "dropped")
+    assert await sql.fetchval("select count(*) from logs") == 2
+    again = (await db("prune", "--older-than", "30d")).stdout
+    assert again.startswith("dropped\nbatches     0, with 0 records packed into 0 bytes\npartitions  none")
+
+
+@pytest.mark.parametrize("span", ["0", "0d", "-1d", "soon", "999999999999d"])
+async def test_a_span_of_no_time_is_refused(db: Run, span: str) -> None:
+    result = await db("prune", "--older-than", span)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--older-than" in result.stderr
+
+
+async def test_status_of_both_forms(database_url: str, db: Run, sql: asyncpg.Connection) -> None:
+    await partitions.ensure(sql, OLD, back=0, ahead=0)
+    await leave_packed(database_url, [record(OLD, message=str(n)) for n in range(1000)])
+    await sql.execute("drop table logs_20200304")
+    await leave(database_url, [record()] * 10)
+    await sql.execute("analyze")
+    found = json.loads((await db("status", "-o", "json")).stdout)
+    assert (found["records"], found["packed_records"], found["rows_estimate"]) == (1010, 1000, 10)
+    assert (found["lag_batches"], found["lag_records"]) == (1, 10)
+    assert 0 <= found["lag_seconds"] < 60
+    parts = [found[f"{part}_bytes"] for part in ("head", "body", "filter", "summary")]
+    assert all(part > 0 for part in parts)
+    assert found["packed_bytes"] == sum(parts)
+    assert found["packed_bytes_per_record"] == pytest.approx(sum(parts) / 1000, abs=0.1)
+    assert found["rows_bytes_per_record"] == pytest.approx(found["rows_bytes"] / 10, abs=0.1)
+    assert found["packed_newest_received"] == found["oldest_received"] == OLD.isoformat()
+    assert found["rows_oldest_received"] == found["newest_received"] > OLD.isoformat()
+    text = (await db("status")).stdout
+    assert "\nlag             1 batches, 10 records, the oldest closed for " in text
+    assert "\npacked          1,000 in " in text
+
+
+async def test_the_size_of_a_packed_form_is_known_without_reading_it(
+    database_url: str, sql: asyncpg.Connection
+) -> None:
+    await leave_packed(database_url, [record(message=str(n) * 99) for n in range(20_000)])
+    query = "explain (analyze, buffers) select octet_length(head) + octet_length(body) from batches"
+    plan = "\n".join(line for (line,) in await sql.fetch(query))
+    size = await sql.fetchval("select octet_length(body) from batches")
+    assert size > 8 * 8192
+    assert "shared hit=1\n" in plan, plan

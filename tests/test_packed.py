@@ -1,0 +1,177 @@
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from logagg.sinks import packing
+from logagg.sinks.batches import BatchInfo
+from logagg.sinks.cache import Cache
+from logagg.sinks.connections import Connections
+from logagg.sinks.errors import BlobDamaged, StoreError
+from logagg.sinks.frames import FULL
+from logagg.sinks.packed import PackedReader
+
+MB = 1 << 20
+COLUMNS = ["id", "service", "message"]
+_INSERT = """
+insert into batches (owner, closed_at, packed_at, count, head, body, filter, summary, checksums)
+values (1, now(), now(), $1, $2, $3, $4, $5, $6) returning batch
+"""
+
+
+def records(count: int, word: str = "nothing", service: str = "api") -> pl.DataFrame:
+    moment = pl.lit(datetime(2026, 11, 20, 12, tzinfo=UTC)).cast(FULL["timestamp"])
+    base = {"timestamp": moment, "received_at": moment, "severity": pl.lit(6), "service": pl.lit(service)}
+    place = pl.int_range(count)
+    base |= {"message": pl.format("{} of {}", pl.lit(word), place), "attributes": pl.format('{{"place":{}}}', place)}
+    return pl.select(place.alias("id")).with_columns(
+        base.get(name, pl.lit(None)).cast(kind).alias(name) for name, kind in FULL.items() if name != "id"
+    )
+
+
+def info(number: int) -> BatchInfo:
+    return BatchInfo(number, False, None, None, None, None, None, None, None, None, packed=True)
+
+
+@pytest.fixture
+async def connections(database_url: str) -> AsyncIterator[Connections]:
+    connections = Connections(database_url)
+    await connections.open(1)
+    yield connections
+    await connections.close()
+
+
+async def put(connections: Connections, frame: pl.DataFrame) -> int:
+    packed = await asyncio.to_thread(packing.pack, frame)
+    async with connections.writer() as con:
+        number: int = await con.fetchval(_INSERT, len(frame), *packed, packed.checksums)
+    return number
+
+
+async def change(connections: Connections, statement: str, number: int) -> None:
+    async with connections.writer() as con:
+        await con.execute(statement, number)
+
+
+async def test_columns_of_head_and_body_are_of_the_same_records(connections: Connections) -> None:
+    frame = records(1000)
+    number = await put(connections, frame)
+    reader = PackedReader(connections.reader, MB)
+    loaded = await reader.load(info(number), list(FULL))
+    assert loaded.frame.sort("id").select(list(FULL)).equals(frame.select(list(FULL)))
+    assert loaded.fetched > 0
+    assert (await reader.load(info(number), ["message"])).frame.columns == ["message"]
+    assert (await reader.load(info(number), [])).frame.width == 0
+
+
+async def test_what_was_decoded_is_not_fetched_again_unless_the_cache_is_too_small(connections: Connections) -> None:
+    number = await put(connections, records(1000))
+    for size, again in ((MB, False), (100, True)):
+        reader = PackedReader(connections.reader, size)
+        first = await reader.load(info(number), COLUMNS)
+        second = await reader.load(info(number), ["message", "id"])
+        assert second.frame.equals(first.frame.select("message", "id"))
+        assert bool(second.fetched) is again
+        more = await reader.load(info(number), ["id", "timestamp"])
+        assert more.fetched > 0
+
+
+async def test_many_that_want_the_same_fetch_it_once(connections: Connections) -> None:
+    number = await put(connections, records(1000))
+    reader = PackedReader(connections.reader, MB)
+    loaded = await asyncio.gather(*(reader.load(info(number), COLUMNS) for _ in range(10)))
+    assert sum(each.fetched > 0 for each in loaded) == 1
+    assert all(each.frame.equals(loaded[0].frame) for each in loaded)
+
+
+async def test_a_batch_that_is_gone_has_no_records(connections: Connections) -> None:
+    reader = PackedReader(connections.reader, MB)
+    loaded = await reader.load(info(99), COLUMNS)
+    assert (loaded.frame.columns, loaded.frame.height, loaded.fetched) == (COLUMNS, 0, 0)
+    assert await reader.may_hold([99], ["word"]) == {}
+    assert await reader.summaries([99]) == {}
+
+
+async def test_a_batch_that_is_not_packed_is_an_error(connections: Connections) -> None:
+    number = await put(connections, records(10))
+    await change(connections, "update batches set head = null where batch = $1", number)
+    reader = PackedReader(connections.reader, MB)
+    with pytest.raises(StoreError, match=f"batch {number} is not packed"):
+        await reader.load(info(number), ["id"])
+    assert len((await reader.load(info(number), ["message"])).frame) == 10
+
+
+@pytest.mark.parametrize("checksums", ["checksums", "null"])
+@pytest.mark.parametrize("part", ["head", "body"])
+async def test_a_damaged_blob_is_named(connections: Connections, part: str, checksums: str) -> None:
+    number = await put(connections, records(1000))
+    damage = (
+        "update batches set part = overlay(part placing '\\xff00ff' from octet_length(part) - 7 for 3), checksums = "
+    )
+    await change(connections, f"{damage.replace('part', part)}{checksums} where batch = $1", number)
+    reader = PackedReader(connections.reader, MB)
+    with pytest.raises(BlobDamaged, match=f"^batch {number}: {part}: "):
+        await reader.load(info(number), COLUMNS)
+    other = "message" if part == "head" else "id"
+    assert len((await reader.load(info(number), [other])).frame) == 1000
+
+
+async def test_one_flipped_bit_of_data_is_found(connections: Connections) -> None:
+    number = await put(connections, records(1000))
+    flip = "update batches set body = set_bit(body, 2000, 1 - get_bit(body, 2000)) where batch = $1"
+    await change(connections, flip, number)
+    with pytest.raises(BlobDamaged, match=f"^batch {number}: body: .* differ from their checksum"):
+        await PackedReader(connections.reader, MB).load(info(number), ["message"])
+
+
+async def test_filters_tell_which_words_may_be_where(connections: Connections) -> None:
+    numbers = [await put(connections, records(500, word)) for word in ("Straße", "Жёлтый", "漢字")]
+    reader = PackedReader(connections.reader, MB)
+    asked = ["STRAẞE", "жёлтый", "漢字", "API", "place", "499", "nowhere"]
+    always = [True, True, True, False]
+    assert await reader.may_hold(numbers, asked) == {
+        number: [place == i for i in range(3)] + always for place, number in enumerate(numbers)
+    }
+    odd = ["nowhere", "two words", "\U000377ff"]
+    assert await reader.may_hold(numbers[:1], odd) == {numbers[0]: [False, True, True]}
+    assert await reader.may_hold(numbers, []) == await reader.may_hold([], ["a"]) == {}
+
+
+async def test_every_word_of_a_large_filter_is_found_by_its_block(connections: Connections) -> None:
+    number = await put(connections, records(20_000))
+    reader = PackedReader(connections.reader, MB)
+    assert await reader.may_hold([number], [str(i) for i in range(0, 20_000, 7)]) == {number: [True] * 2858}
+
+
+async def test_a_batch_without_a_filter_may_hold_anything(connections: Connections) -> None:
+    first, second = [await put(connections, records(10)) for _ in range(2)]
+    await change(connections, "update batches set filter = ''::bytea where batch = $1", first)
+    assert await PackedReader(connections.reader, MB).may_hold([first, second], ["nowhere"]) == {second: [False]}
+
+
+async def test_summaries_are_those_that_there_are(connections: Connections) -> None:
+    frames = [records(100), records(1), records(200, service="kernel"), records(300)]
+    numbers = [await put(connections, frame) for frame in frames]
+    await change(connections, "update batches set summary = set_byte(summary, 30, 1) where batch = $1", numbers[3])
+    reader = PackedReader(connections.reader, MB)
+    for _ in range(2):
+        found = await reader.summaries([*numbers, 99])
+        assert {number: frame.rows() for number, frame in found.items()} == {
+            numbers[0]: [(29919600, None, "api", 6, 100)],
+            numbers[2]: [(29919600, None, "kernel", 6, 200)],
+        }
+
+
+def test_the_cache_holds_what_was_used_last() -> None:
+    cache: Cache[str, int] = Cache(10)
+    for name, size in (("a", 4), ("b", 4)):
+        cache.put(name, 1, size)
+    assert cache.get("a") == 1
+    cache.put("c", 2, 6)
+    assert (cache.get("a"), cache.get("b"), cache.get("c"), cache.size) == (1, None, 2, 10)
+    cache.put("a", 3, 11)
+    assert (cache.get("a"), cache.size) == (None, 6)
+    cache.put("c", 4, 1)
+    assert (cache.get("c"), cache.size) == (4, 1)
