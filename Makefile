@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; 
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: run test lint types bench docs
+.PHONY: run test lint types bench bench-query docs
 run: .venv/run            ## install and run the daemon on an embedded PostgreSQL
 	$(BIN)/logagg serve
 
@@ -18,6 +18,9 @@ types: .venv/dev
 
 bench: .venv/dev          ## benchmarks/README.md says what is measured
 	$(BIN)/python -m benchmarks
+
+bench-query: .venv/dev    ## search in ten million records
+	$(BIN)/python -m benchmarks.query
 
 docs: .venv/dev           ## the documentation's own tests
 	$(BIN)/pytest tests/test_docs.py

@@ -2,175 +2,97 @@
 
 import argparse
 import asyncio
-import platform
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
-import asyncpg
+from benchmarks import rsyslog, sustained
+from benchmarks.daemon import Server, postgres
+from benchmarks.measure import machine
+from benchmarks.report import ingest_table, judged, spread
+from benchmarks.scenarios import SYSLOG, Result, Scenario, bare_copy, measure, scenarios
+from benchmarks.workload import CORPUS, CYCLE, Row, rows
 
-from benchmarks.daemon import Daemon, Server, daemon, postgres, send
-from benchmarks.measure import percentile
-from benchmarks.workload import CORPUS, Row, rows
-
-BARE_TABLE = """create table bare (timestamp timestamptz not null, severity smallint not null, service text, host text,
-message text not null, attributes jsonb)"""
-
-
-@dataclass(slots=True)
-class Result:
-    """One run of one scenario."""
-
-    records: int
-    seconds: float
-    lost: int = 0
-    failures: int = 0
-    latencies: list[float] = field(default_factory=list)
-    daemon_cpu: float = 0.0
-    postgres_cpu: float = 0.0
-    peak: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        return (self.records - self.lost) / self.seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What is sent, where to, and how."""
-
-    name: str
-    kind: str
-    listener: str
-    #: Makes the file that the sender reads.
-    make: Callable[[list[Row]], bytes]
-    #: Connections of http; datagrams a second of UDP.
-    number: int = 1
-    #: Part of the records that it sends.
-    part: float = 1.0
-
-
-def lines(form: Callable[[Row], bytes]) -> Callable[[list[Row]], bytes]:
-    return lambda made: b"\n".join(map(form, made)) + b"\n"
-
-
-def requests(batch: int) -> Callable[[list[Row]], bytes]:
-    def make(made: list[Row]) -> bytes:
-        parts = []
-        for at in range(0, len(made), batch):
-            body = b"\n".join(row.as_json() for row in made[at : at + batch])
-            head = b"POST /ingest HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n" % len(body)
-            parts += [(len(head) + len(body)).to_bytes(8, "big"), head, body]
-        return b"".join(parts)
-
-    return make
-
-
-SCENARIOS = [
-    Scenario("JSON lines over TCP", "stream", "TCP", lines(Row.as_json)),
-    Scenario("HTTP, 1,000 a request, 2 connections", "http", "HTTP", requests(1000), number=2),
-    Scenario("HTTP, 1 a request, 64 connections", "http", "HTTP", requests(1), number=64, part=0.1),
-    Scenario("HTTP, 1 a request, 1 connection", "http", "HTTP", requests(1), number=1, part=0.005),
-    Scenario("syslog RFC 5424 over TCP", "stream", "SYSLOG_TCP", lines(Row.as_rfc5424)),
-    Scenario("syslog RFC 3164 over TCP", "stream", "SYSLOG_TCP", lines(Row.as_rfc3164)),
-    Scenario(
-        "syslog over UDP, 50,000/s", "datagrams", "SYSLOG_UDP", lambda made: b"\n".join(map(Row.as_rfc3164, made)),
-        number=50_000,
-    ),
-]  # fmt: skip
-
-
-async def bare_copy(server: Server, path: Path, count: int) -> Result:
-    """Text COPY of ready-made lines into a table without an index: what PostgreSQL can do at best."""
-    connection = await asyncpg.connect(await server.fresh_database("bench_bare"))
-    try:
-        await connection.execute(BARE_TABLE)
-        cpu, began = server.seconds(), time.perf_counter()
-        await connection.copy_to_table("bare", source=path)
-        seconds = time.perf_counter() - began
-        return Result(count, seconds, postgres_cpu=server.seconds() - cpu)
-    finally:
-        await connection.close()
-
-
-def measure(server: Server, scenario: Scenario, path: Path, count: int) -> Result:
-    url = asyncio.run(server.fresh_database("bench_logagg"))
-    with daemon(url) as running:
-        cpu, of_postgres = running.seconds(), server.seconds()
-        began = time.perf_counter()
-        sent = send(scenario.kind, running.ports[scenario.listener], path, scenario.number)
-        stored = running.wait_stored(count)
-        seconds = time.perf_counter() - began
-        return _result(running, server, sent, count, stored, seconds, cpu, of_postgres)
-
-
-def _result(
-    running: Daemon, server: Server, sent: dict[str, object], count: int, stored: int, seconds: float, cpu: float,
-    of_postgres: float,
-) -> Result:  # fmt: skip
-    latencies, failures = sent.get("latencies", []), sent.get("failures", 0)
-    assert isinstance(latencies, list)  # noqa: S101  # it is what load.py prints
-    assert isinstance(failures, int)  # noqa: S101
-    return Result(
-        count, seconds, lost=count - stored, failures=failures, latencies=latencies,
-        daemon_cpu=running.seconds() - cpu, postgres_cpu=server.seconds() - of_postgres, peak=running.peak(),
-    )  # fmt: skip
-
-
-def table(results: dict[str, list[Result]]) -> str:
-    bare = statistics.median(run.rate for run in results["bare COPY"])
-    head = [
-        "",
-        "records/s",
-        "of bare COPY",
-        "ack p50 / p95 / p99 ms",
-        "lost, failed",
-        "daemon CPU",
-        "PostgreSQL CPU",
-        "peak MB",
-    ]
-    out = [head, ["---"] * len(head)]
-    for name, runs in results.items():
-        middle = sorted(runs, key=lambda run: run.rate)[len(runs) // 2]
-        million = middle.records / 1e6
-        acks = [f"{percentile(middle.latencies, part):.1f}" for part in (0.5, 0.95, 0.99)]
-        out.append([
-            name, f"{middle.rate:,.0f}", f"{middle.rate / bare:.2f}", " / ".join(acks) if middle.latencies else "",
-            f"{middle.lost}, {middle.failures}", f"{middle.daemon_cpu / million:.1f}",
-            f"{middle.postgres_cpu / million:.1f}", f"{middle.peak:.0f}" if middle.peak else "",
-        ])  # fmt: skip
-    return "\n".join("| " + " | ".join(row) + " |" for row in out)
+BARE = "bare COPY"
+#: rsyslog is slow: a part of the records is enough.
+RSYSLOG_PART = 0.3
+RSYSLOG_REACH, RSYSLOG_AIM = 5.0, 8.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--records", type=int, default=200_000)
-    parser.add_argument("--runs", type=int, default=3, help="runs of each scenario; the median is shown")
-    parser.add_argument("--only", help="scenarios whose name has this text")
-    options = parser.parse_args()
-    chosen = [each for each in SCENARIOS if not options.only or options.only in each.name]
+    options = _options()
     made = rows(options.records)
-    results: dict[str, list[Result]] = {"bare COPY": []} | {each.name: [] for each in chosen}
-    with tempfile.TemporaryDirectory() as folder, postgres() as server:
-        copy = Path(folder, "bare")
-        copy.write_bytes(b"\n".join(map(Row.as_copy, made)) + b"\n")
-        for number in range(options.runs):
-            results["bare COPY"].append(asyncio.run(bare_copy(server, copy, len(made))))
-            for scenario in chosen:
-                part = made[: max(1, int(len(made) * scenario.part))]
-                path = Path(folder, "sent")
-                path.write_bytes(scenario.make(part))
-                results[scenario.name].append(measure(server, scenario, path, len(part)))
-                print(f"run {number + 1}: {scenario.name}: {results[scenario.name][-1].rate:,.0f}/s", file=sys.stderr)
-    size = sum(len(row.as_json()) for row in made) / len(made)
-    source = "real lines" if CORPUS.is_dir() else "generated lines"
-    print(f"{len(made):,} records of {source}, {size:.0f} bytes of JSON each; median of {options.runs} runs;")
-    print(f"CPU in seconds per million records. Python {platform.python_version()}, {platform.machine()}.\n")
-    print(table(results))
+    chosen = [each for each in scenarios(options.connections) if not options.only or options.only in each.name]
+    with tempfile.TemporaryDirectory() as folder, postgres(options.postgres) as server:
+        print(f"{machine(asyncio.run(server.version()))}\n")
+        with_rsyslog = _with_rsyslog(options.only)
+        if chosen or with_rsyslog:
+            results = _ingest(server, Path(folder), made, chosen, options.runs, with_rsyslog)
+            size = sum(len(row.as_json()) for row in made) / len(made)
+            source = "real lines" if CORPUS.is_dir() else "generated lines"
+            print(f"{len(made):,} records of {source}, {size:.0f} bytes of JSON each; medians of {options.runs} runs,")
+            print("ratios to the bare COPY right before and after; CPU in seconds per million records.\n")
+            print(ingest_table(results, {each.name: each.goal for each in chosen}) + "\n")
+            _against_rsyslog(results)
+        if options.seconds and (not options.only or options.only in sustained.NAME):
+            cycle = min(CYCLE, options.records)
+            print(sustained.report(sustained.measure(server, options.seconds, cycle, options.patience)))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--records", type=int, default=200_000, help="records of one run")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each scenario; medians are shown")
+    parser.add_argument("--only", default="", help="scenarios whose name has this text")
+    parser.add_argument("--connections", type=int, default=4, help="connections of HTTP with 1,000 records a request")
+    parser.add_argument("--seconds", type=float, default=60, help="how long the sustained load lasts; 0 for none")
+    parser.add_argument("--patience", type=float, default=60, help="seconds without any packing, then it is given up")
+    parser.add_argument("--postgres", metavar="URL", help="a server of yours; its CPU time is not known then")
+    return parser.parse_args()
+
+
+def _with_rsyslog(only: str) -> bool:
+    if only not in rsyslog.NAME:
+        return False
+    if missing := rsyslog.absent():
+        print(f"skipped: {rsyslog.NAME}: {missing}\n")
+    return not missing
+
+
+def _ingest(
+    server: Server, folder: Path, made: Sequence[Row], chosen: Sequence[Scenario], runs: int, with_rsyslog: bool
+) -> dict[str, list[Result]]:
+    """Run all scenarios so many times, each between two bare COPYs, whose mean it is compared with."""
+    copy = folder / "bare"
+    copy.write_bytes(b"\n".join(map(Row.as_copy, made)) + b"\n")
+    names = [BARE, *(each.name for each in chosen), *([rsyslog.NAME] if with_rsyslog else [])]
+    results: dict[str, list[Result]] = {name: [] for name in names}
+    for number in range(runs):
+        results[BARE].append(before := asyncio.run(bare_copy(server, copy, len(made))))
+        for name in names[1:]:
+            if name == rsyslog.NAME:
+                result = rsyslog.measure(server, folder / "sent", made[: _part(made, RSYSLOG_PART)])
+            else:
+                scenario = next(each for each in chosen if each.name == name)
+                result = measure(server, scenario, folder / "sent", made[: _part(made, scenario.part)])
+            results[BARE].append(after := asyncio.run(bare_copy(server, copy, len(made))))
+            result.bare, before = (before.rate + after.rate) / 2, after
+            results[name].append(result)
+            print(f"run {number + 1}: {name}: {result.rate:,.0f}/s, {result.ratio:.2f}", file=sys.stderr)
+    return results
+
+
+def _part(made: Sequence[Row], part: float) -> int:
+    return max(1, int(len(made) * part))
+
+
+def _against_rsyslog(results: dict[str, list[Result]]) -> None:
+    theirs, ours = results.get(rsyslog.NAME), results.get(SYSLOG.name)
+    if theirs and ours:
+        times = [one.ratio / other.ratio for one, other in zip(ours, theirs, strict=True)]
+        said = [judged(sorted(times)[len(times) // 2], goal, f"{goal:.0f}") for goal in (RSYSLOG_REACH, RSYSLOG_AIM)]
+        print(f"{SYSLOG.name}: {spread(times)} times {rsyslog.NAME}; reach {said[0]}, aim {said[1]}.\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""The scenarios of ingest: what is sent, where to, how, and what it should reach."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import asyncpg
+
+from benchmarks.daemon import Daemon, Server, daemon, start_sender, what_it_sent
+from benchmarks.workload import Row
+
+#: The columns that the workload fills, without an index.
+BARE_TABLE = """create table bare (timestamp timestamptz not null, severity smallint not null, service text, host text,
+message text not null, attributes jsonb)"""
+
+
+@dataclass(slots=True)
+class Result:
+    """One run of one scenario."""
+
+    records: int
+    seconds: float
+    #: Records a second that the sender managed to send, where it has a set rate.
+    sent_rate: float = 0.0
+    lost: int = 0
+    failures: int = 0
+    latencies: list[float] = field(default_factory=list)
+    daemon_cpu: float = 0.0
+    postgres_cpu: float = 0.0
+    peak: float = 0.0
+    #: Records a second of the bare COPY right before and right after.
+    bare: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        return (self.records - self.lost) / self.seconds
+
+    @property
+    def ratio(self) -> float:
+        return self.rate / self.bare if self.bare else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is to be reached, and what to aim for."""
+
+    #: Of bare COPY; in records a second; or in records a second at which nothing is lost.
+    measure: Literal["ratio", "rate", "lossless"]
+    reach: float
+    aim: float
+    #: Milliseconds that the 95th percentile of the acks must stay below.
+    p95: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is sent, where to, and how."""
+
+    name: str
+    kind: str
+    listener: str
+    #: Makes the file that the sender reads.
+    make: Callable[[Sequence[Row]], bytes]
+    #: Connections of http; datagrams a second of UDP.
+    number: int = 1
+    #: Part of the records that it sends.
+    part: float = 1.0
+    goal: Goal | None = None
+
+
+def lines(form: Callable[[Row], bytes]) -> Callable[[Sequence[Row]], bytes]:
+    return lambda made: b"\n".join(map(form, made)) + b"\n"
+
+
+def requests(batch: int) -> Callable[[Sequence[Row]], bytes]:
+    def make(made: Sequence[Row]) -> bytes:
+        parts = []
+        for at in range(0, len(made), batch):
+            body = b"\n".join(row.as_json() for row in made[at : at + batch])
+            head = b"POST /ingest HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n" % len(body)
+            parts += [(len(head) + len(body)).to_bytes(8, "big"), head, body]
+        return b"".join(parts)
+
+    return make
+
+
+def datagrams(made: Sequence[Row]) -> bytes:
+    return b"\n".join(map(Row.as_rfc3164, made))
+
+
+SYSLOG = Scenario(
+    "syslog RFC 5424 over TCP", "stream", "SYSLOG_TCP", lines(Row.as_rfc5424), goal=Goal("ratio", 0.3, 0.6)
+)
+
+
+def scenarios(connections: int) -> list[Scenario]:
+    """Return all; bodies of 1,000 records are sent over so many connections."""
+    return [
+        Scenario("JSON lines over TCP", "stream", "TCP", lines(Row.as_json), goal=Goal("ratio", 0.5, 0.8)),
+        Scenario(
+            f"HTTP, 1,000 a request, {connections} connections", "http", "HTTP", requests(1000), number=connections,
+            goal=Goal("ratio", 0.45, 0.8),
+        ),
+        Scenario(
+            "HTTP, 1 a request, 64 connections", "http", "HTTP", requests(1), number=64, part=0.15,
+            goal=Goal("rate", 4_000, 8_000, p95=100),
+        ),
+        Scenario("HTTP, 1 a request, 1 connection", "http", "HTTP", requests(1), number=1, part=0.005),
+        SYSLOG,
+        Scenario(
+            "syslog RFC 3164 over TCP", "stream", "SYSLOG_TCP", lines(Row.as_rfc3164), goal=Goal("ratio", 0.3, 0.6)
+        ),
+        *(
+            Scenario(
+                f"syslog over UDP, {rate:,}/s", "datagrams", "SYSLOG_UDP", datagrams, number=rate,
+                goal=Goal("lossless", 50_000, 100_000),
+            )
+            for rate in (50_000, 100_000)
+        ),
+    ]  # fmt: skip
+
+
+async def bare_copy(server: Server, path: Path, count: int) -> Result:
+    """Text COPY of ready-made lines into a table without an index: what PostgreSQL can do at best."""
+    connection = await asyncpg.connect(await server.fresh_database("bench_bare"))
+    try:
+        await connection.execute(BARE_TABLE)
+        cpu, began = server.seconds(), time.perf_counter()
+        await connection.copy_to_table("bare", source=path)
+        seconds = time.perf_counter() - began
+        return Result(count, seconds, postgres_cpu=server.seconds() - cpu)
+    finally:
+        await connection.close()
+
+
+def measure(server: Server, scenario: Scenario, path: Path, made: Sequence[Row]) -> Result:
+    """Send these records to a fresh daemon on a fresh database."""
+    path.write_bytes(scenario.make(made))
+    with daemon(asyncio.run(server.fresh_database("bench_logagg")), scenario.listener) as running:
+        return drive(server, running, scenario, path, len(made))
+
+
+def drive(server: Server, running: Daemon, scenario: Scenario, path: Path, count: int) -> Result:
+    """Send a file of so many records, and wait until they are committed."""
+    cpu, of_postgres = running.seconds(), server.seconds()
+    with start_sender(scenario.kind, running.ports[scenario.listener], path, scenario.number) as sender:
+        sent = what_it_sent(sender)
+        stored, until = running.wait_stored(count)
+    seconds = until - sent["began"]  # the start of the sender's process does not count
+    return Result(
+        count, seconds, lost=count - stored, failures=sent.get("failures", 0), latencies=sent.get("latencies", []),
+        sent_rate=count / sent["seconds"] if scenario.kind == "datagrams" else 0.0,
+        daemon_cpu=running.seconds() - cpu, postgres_cpu=server.seconds() - of_postgres, peak=running.peak(),
+    )  # fmt: skip
