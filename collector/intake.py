@@ -1,7 +1,8 @@
 """The one door from the listeners to the ring buffer: wait for room, wait for COMMIT, or take it or leave it."""
 
 import asyncio
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 from logagg.collector.buffer import Chunk, RingBuffer
 from logagg.collector.metrics import Metrics
@@ -23,14 +24,26 @@ class Intake:
         self._max_records = max_records
         self._ack_timeout = ack_timeout
 
-    async def put(self, transport: str, decoded: Decoded | Columnar, size: int) -> None:
-        """Wait for room, and return: for streams without an ack. While it waits the caller reads no more."""
-        for chunk in self._chunks(transport, decoded, size):
-            await self._buffer.put(chunk)
+    def take(self, chunks: deque[Chunk]) -> None:
+        """Take the first ones out, as long as there is room: for streams without an ack.
+
+        The caller reads no more until the others have had their `wait`.
+        """
+        while chunks and self._buffer.offer(chunks[0]):
+            chunks.popleft()
+
+    async def wait(self, chunk: Chunk) -> None:
+        """Take what had no room, and return when it has."""
+        await self._buffer.put(chunk)
+
+    def admit(self, chunks: Iterable[Chunk]) -> None:
+        """Take what had no room, without asking for it: for a listener that ends."""
+        for chunk in chunks:
+            self._buffer.admit(chunk)
 
     def offer(self, transport: str, decoded: Decoded | Columnar, size: int) -> None:
         """Take it, or drop and count it: for datagrams, whose sender cannot be told to wait."""
-        for chunk in self._chunks(transport, decoded, size):
+        for chunk in self.chunks(transport, decoded, size):
             if not self._buffer.offer(chunk):
                 self._metrics.dropped.labels(transport, "buffer full").inc(chunk.count)
 
@@ -42,7 +55,7 @@ class Intake:
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        chunks = list(self._chunks(transport, decoded, size))
+        chunks = list(self.chunks(transport, decoded, size))
         if not self._buffer.has_room(sum(chunk.count for chunk in chunks), size):
             self._metrics.dropped.labels(transport, "buffer full").inc(sum(chunk.count for chunk in chunks))
             raise Overloaded(
@@ -70,7 +83,8 @@ class Intake:
         finally:
             late.cancel()
 
-    def _chunks(self, transport: str, decoded: Decoded | Columnar, size: int) -> Iterator[Chunk]:
+    def chunks(self, transport: str, decoded: Decoded | Columnar, size: int) -> Iterator[Chunk]:
+        """Count what was decoded, and cut it into chunks that fit one transaction."""
         records, rejects = decoded
         count = len(records) + len(rejects)
         if not count:

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         timedelta(seconds=60), description="How long the body of an HTTP request may take to arrive."
     )
 
-    buffer_records: int = Field(200_000, ge=1, description="Records that may wait for PostgreSQL; more is refused.")
+    buffer_records: int = Field(100_000, ge=1, description="Records that may wait for PostgreSQL; more is refused.")
     memory: ByteSize = Field(
         _size(512),
         ge=64 * MIB,
@@ -100,11 +100,11 @@ class Settings(BaseSettings):
         ge=1 << 16,
         description="Bytes of records, as received, that may wait for PostgreSQL; unset: an eighth of memory.",
     )
-    flush_records: int = Field(20_000, ge=1, le=65_536, description="Records of one transaction at most.")
+    flush_records: int = Field(10_000, ge=1, le=65_536, description="Records of one transaction at most.")
     flush_interval: Duration = Field(
         timedelta(milliseconds=50), description="How long records that nobody waits for gather before a transaction."
     )
-    flush_lanes: int = Field(2, ge=1, le=16, description="Transactions under way at once.")
+    flush_lanes: int = Field(3, ge=1, le=16, description="Transactions under way at once.")
     ack_timeout: Duration = Field(
         timedelta(seconds=10), description="How long an HTTP sender waits for COMMIT before it gets a 503."
     )
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     batch_records: int = Field(65_536, ge=1, le=65_536, description="Records after which a batch is closed.")
     batch_age: Duration = Field(timedelta(hours=1), description="Age at which a batch is closed.")
     pack_lag: int = Field(
-        4, ge=1, le=1000, description="Closed batches that may wait to be packed; while they do, no new one is opened."
+        2, ge=1, le=1000, description="Closed batches that may wait to be packed; while they do, no new one is opened."
     )
     rows_retention: Duration = Field(
         timedelta(days=7),

@@ -1,11 +1,16 @@
-"""A TCP listener: read, feed the framer, decode, put. One for every protocol that sends frames and awaits no answer."""
+"""A TCP listener: read, feed the framer, decode, put. One for every protocol that sends frames and awaits no answer.
+
+All connections read into one buffer, and each read is decoded at once: a connection holds nothing but the frame that it
+has begun, and a busy one gives up to a megabyte at a time.
+"""
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import structlog
 
@@ -15,12 +20,13 @@ from logagg.collector.units import Address
 from logagg.protocols.framing import Cut
 from logagg.protocols.record import Decoded, Decoder, Origin, Reject
 
+if TYPE_CHECKING:
+    from logagg.collector.buffer import Chunk
+
 log = structlog.get_logger("listener")
 
-#: Bytes of one read, and half of what waits in a connection to be read. The more at once, the less each costs.
-READ_SIZE = 1 << 18
-#: What ends a connection and nothing else.
-CONNECTION_ERRORS = (ConnectionError, TimeoutError, OSError)
+#: Bytes of one read. The more at once, the less each costs.
+READ_SIZE = 1 << 20
 
 
 class Framer(Protocol):
@@ -71,21 +77,23 @@ class StreamListener:
         max_connections: int,
         environment: str | None,
     ) -> None:
-        self._protocol = protocol
-        self._intake = intake
+        self.protocol = protocol
+        self.intake = intake
+        self.environment = environment
+        #: All connections read into it: between a read and what becomes of it nothing else runs.
+        self.buffer = memoryview(bytearray(READ_SIZE))
+        self.cut = metrics.cut.labels(protocol.transport)
         self._max_connections = max_connections
-        self._environment = environment
         self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._open: set[_Connection] = set()
+        self._changed = asyncio.Event()
         self._connections = metrics.connections.labels(protocol.transport)
         self._refused = metrics.connections_refused.labels(protocol.transport)
-        self._cut = metrics.cut.labels(protocol.transport)
 
     async def start(self, address: Address) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
-        self._server = await asyncio.start_server(
-            self._accept, address.host, address.port, backlog=1024, limit=READ_SIZE
-        )
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, address.host, address.port, backlog=1024)
         return Address(address.host, self._server.sockets[0].getsockname()[1])
 
     async def stop(self, patience: float) -> None:
@@ -97,53 +105,106 @@ class StreamListener:
         if self._server is None:
             return
         self._server.close()
-        for writer in self._open.values():
-            with contextlib.suppress(*CONNECTION_ERRORS):
-                writer.write_eof()
-        if self._open:
-            await asyncio.wait(list(self._open), timeout=patience)
-        left = list(self._open)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        for connection in self._open:
+            connection.half_close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._open:
+                    self._changed.clear()
+                    await self._changed.wait()
+        for connection in list(self._open):
+            connection.end()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= self._max_connections:
-            self._refused.inc()
-            writer.close()
-            return
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # asyncio runs this callback in a task
-        self._open[task] = writer
+    def _accept(self) -> asyncio.BaseProtocol:
+        if len(self._open) < self._max_connections:
+            return _Connection(self)
+        self._refused.inc()
+        return CloseAtOnce()
+
+    def opened(self, connection: "_Connection") -> None:
+        """Count a connection."""
+        self._open.add(connection)
         self._connections.inc()
-        try:
-            await self._read(reader, _peer(writer))
-        except CONNECTION_ERRORS as error:
-            log.debug("connection lost", transport=self._protocol.transport, reason=str(error))
-        finally:
-            del self._open[task]
-            self._connections.dec()
-            writer.close()
 
-    async def _read(self, reader: asyncio.StreamReader, peer: str) -> None:
-        framer = self._protocol.framer()
-        try:
-            while data := await reader.read(READ_SIZE):
-                await self._take(framer, framer.feed(data), peer, len(data))
-        finally:  # the last line counts too when the connection breaks
-            await self._take(framer, framer.close(), peer, 0)
-
-    async def _take(self, framer: Framer, frames: list[bytes], peer: str, size: int) -> None:
-        origin = Origin(datetime.now(UTC), self._protocol.transport, peer, self._environment)
-        decoded = self._protocol.decode(frames, origin)
-        for raw, reason in framer.take_broken():
-            decoded.rejects.append(Reject(origin.now, origin.transport, peer, reason, raw))
-        await self._intake.put(self._protocol.transport, decoded, size)
-        if cut := framer.take_cut():
-            self._cut.inc(len(cut))
-            await self._intake.put(self._protocol.transport, self._protocol.decode_cut(cut, origin), 0)
+    def ended(self, connection: "_Connection") -> None:
+        """Count it no more: it is closed, and what came over it is in the buffer."""
+        self._open.discard(connection)
+        self._connections.dec()
+        self._changed.set()
 
 
-def _peer(writer: asyncio.StreamWriter) -> str:
-    name = writer.get_extra_info("peername")
-    return str(name[0]) if name else ""
+class _Connection(asyncio.BufferedProtocol):
+    """One connection: what is read is decoded at once; while its records have no room, nothing is read."""
+
+    def __init__(self, listener: StreamListener) -> None:
+        self._listener = listener
+        self._framer = listener.protocol.framer()
+        self._peer = ""
+        #: What the buffer had no room for.
+        self._left: deque[Chunk] = deque()
+        self._waiting: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        name = transport.get_extra_info("peername")
+        self._peer = str(name[0]) if name else ""
+        self._listener.opened(self)
+
+    def get_buffer(self, _: int) -> memoryview:
+        return self._listener.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._take(self._framer.feed(bytes(self._listener.buffer[:nbytes])), nbytes)
+
+    def eof_received(self) -> None:
+        self._take(self._framer.close(), 0)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error:
+            log.debug("connection lost", transport=self._listener.protocol.transport, reason=str(error))
+        self._closed = True
+        self._take(self._framer.close(), 0)  # the last line counts too when the connection breaks
+        if not self._left:
+            self._listener.ended(self)
+
+    def half_close(self) -> None:
+        """Tell the sender that we stop."""
+        with contextlib.suppress(OSError):
+            self._transport.write_eof()
+
+    def end(self) -> None:
+        """Close now. What waits for room is let into the buffer without."""
+        if self._waiting:
+            self._waiting.cancel()
+            self._waiting = None
+            self._listener.intake.admit(self._left)
+            self._left.clear()
+        self._transport.close()
+
+    def _take(self, frames: list[bytes], size: int) -> None:
+        protocol, intake = self._listener.protocol, self._listener.intake
+        origin = Origin(datetime.now(UTC), protocol.transport, self._peer, self._listener.environment)
+        decoded = protocol.decode(frames, origin)
+        for raw, reason in self._framer.take_broken():
+            decoded.rejects.append(Reject(origin.now, origin.transport, self._peer, reason, raw))
+        self._left += intake.chunks(protocol.transport, decoded, size)
+        if cut := self._framer.take_cut():
+            self._listener.cut.inc(len(cut))
+            self._left += intake.chunks(protocol.transport, protocol.decode_cut(cut, origin), 0)
+        if self._left and self._waiting is None:
+            intake.take(self._left)
+        if self._left and self._waiting is None:
+            self._transport.pause_reading()
+            self._waiting = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        """Read on once there was room for all that had been read."""
+        while self._left:
+            await self._listener.intake.wait(self._left[0])
+            self._left.popleft()
+        self._waiting = None
+        if self._closed:
+            self._listener.ended(self)
+        else:
+            self._transport.resume_reading()

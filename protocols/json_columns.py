@@ -6,23 +6,25 @@ reference: where this module answers, both give the same records, and a test hol
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
 import polars as pl
 
 from logagg.protocols import jsontext
-from logagg.protocols.columns import COLUMNS, Columnar, times
+from logagg.protocols.columns import COLUMNS, TIME, Columnar, times
 from logagg.protocols.json_lines import decode_body as decode_body_one_by_one
 from logagg.protocols.json_lines import decode_lines as decode_one_by_one
 from logagg.protocols.levels import SEVERITY_OF_NAME
 from logagg.protocols.mapping import CANONICAL, UNUSUAL
 from logagg.protocols.record import Decoded, Origin
+from logagg.protocols.stamps import microseconds
 
 #: Fewer frames than this are not worth a polars frame.
 FEW: Final = 64
 
-_LOADS = orjson.loads
+_LOADS, _DUMPS = orjson.loads, orjson.dumps
 _BACKSLASH, _NUL = ord("\\"), jsontext.NUL_ESCAPE
 
 
@@ -68,26 +70,39 @@ def _frame(objects: list[Any], origin: Origin) -> pl.DataFrame:
     count, names = len(objects), [name for name in CANONICAL if name in objects[0]]
     made = {name: [obj[name] for obj in objects] for name in names}
     others = UNUSUAL.union(CANONICAL).difference(names)
-    columns = {
-        "timestamp": _times(made["timestamp"]),
-        "received_at": _same(origin.now, count, "received_at"),
-        "severity": pl.Series([SEVERITY_OF_NAME[level] for level in made["level"]], dtype=pl.Int8),
-        "environment": _same(origin.environment, count, "environment"),
-        "source": _same(origin.peer, count, "source"),
-        "message": _texts(made["message"]),
-        "attributes": _texts([_rest(obj, names, others) if len(obj) > len(names) else None for obj in objects]),
-    } | {name: _texts([text or None for text in made[name]]) for name in ("host", "service") if name in made}
+    columns = (
+        _constant(origin.environment, origin.peer, count)
+        | {
+            "timestamp": _times(made["timestamp"]),
+            "received_at": times([origin.now]).new_from_index(0, count),
+            "severity": pl.Series([SEVERITY_OF_NAME[level] for level in made["level"]], dtype=pl.Int8),
+            "message": _texts(made["message"]),
+            "attributes": _attributes(objects, names, others),
+        }
+        | {name: _texts([text or None for text in made[name]]) for name in ("host", "service") if name in made}
+    )
     if columns["message"].null_count():
         raise _Odd
-    return pl.DataFrame([columns[n].alias(n) if n in columns else _same(None, count, n) for n in COLUMNS])
+    return pl.DataFrame([columns[name].alias(name) for name in COLUMNS])
 
 
-def _same(value: object, count: int, name: str) -> pl.Series:
-    return pl.Series(name, [value], dtype=COLUMNS[name]).new_from_index(0, count)
+def _constant(environment: str | None, source: str, count: int) -> dict[str, pl.Series]:
+    """Return the columns that are the same in all objects, or have no value in any."""
+    return {name: column.new_from_index(0, count) for name, column in _one(environment, source).items()}
+
+
+@lru_cache(maxsize=1024)
+def _one(environment: str | None, source: str) -> dict[str, pl.Series]:
+    known = {"environment": environment, "source": source}
+    unknown = ("facility", "host", "service", "trace_id", "span_id", "raw")
+    return {name: pl.Series(name, [known.get(name)], dtype=COLUMNS[name]) for name in (*known, *unknown)}
 
 
 def _times(stamps: list[str]) -> pl.Series:
     """Read RFC 3339 in UTC; a compact date such as 20261122 is a number of seconds to the reference."""
+    since = microseconds(stamps)
+    if since is not None:
+        return pl.Series(since).cast(TIME)
     read = list(map(datetime.fromisoformat, stamps))
     if {stamp[4] for stamp in stamps} != {"-"} or {time.tzinfo for time in read} != {UTC}:
         raise _Odd
@@ -98,10 +113,19 @@ def _texts(values: list[str | None]) -> pl.Series:
     return pl.Series(values, dtype=pl.String)
 
 
-def _rest(obj: dict[str, Any], names: list[str], others: frozenset[str]) -> str:
-    """Return the attributes of an object: what is left of it without these fields. None of the `others` may be."""
+def _attributes(objects: list[dict[str, Any]], names: list[str], others: frozenset[str]) -> pl.Series:
+    """Return what is left of the objects without these fields, null for nothing. None of the `others` may be left."""
+    count = len(names)
+    left = [_without(obj, names, others) if len(obj) > count else None for obj in objects]
+    texts = [None if obj is None else _DUMPS(obj).decode() for obj in left]
+    if jsontext.odd_numbers("\n".join(filter(None, texts))):
+        texts = [None if obj is None else jsontext.dumps(obj) for obj in left]
+    return _texts(texts)
+
+
+def _without(obj: dict[str, Any], names: list[str], others: frozenset[str]) -> dict[str, Any]:
     if not others.isdisjoint(obj):
         raise _Odd
     for name in names:
         del obj[name]
-    return jsontext.dumps(obj)
+    return obj

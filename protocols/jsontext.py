@@ -20,7 +20,7 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 _DOUBLE_DIGITS = 308
 
 #: The end of a number with an exponent, as orjson writes it. It may also be a part of a text.
-_EXPONENT = re.compile(r"e[+-]?[0-9]+(?:[,\]}]|$)")
+_EXPONENT = re.compile(r"e[+-]?[0-9]+(?:[,\]}\n]|$)")
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)|-0(?:\.0)?(?![0-9.])')
 
 _NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
@@ -56,8 +56,12 @@ def dumps(value: object) -> str:
         text = orjson.dumps(value).decode()
     except TypeError:  # more than 254 levels, or an integer beyond 64 bits
         text = _dumps(value)
-    odd = "-0" in text or _EXPONENT.search(text)
-    return _TOKENS.sub(_plain, text) if odd else text
+    return _TOKENS.sub(_plain, text) if odd_numbers(text) else text
+
+
+def odd_numbers(text: str) -> bool:
+    """Tell whether JSON of orjson may have numbers that `dumps` writes in another way; texts a line apart."""
+    return "-0" in text or _EXPONENT.search(text) is not None
 
 
 def _dumps(value: object) -> str:

@@ -72,7 +72,7 @@ class Stats:
         if not frame.height:
             return cls()
         times, received = (_bounds([frame[name].min(), frame[name].max()]) for name in ("timestamp", "received_at"))
-        distinct = (set(frame[name].unique()) for name in ("service", "host", "environment"))
+        distinct = (set(frame[name].to_list()) for name in ("service", "host", "environment"))
         return cls(frame.height, times, received, *distinct)
 
     def add(self, other: "Stats") -> None:
@@ -120,6 +120,11 @@ class OpenBatch:
         self._idle = asyncio.Event()
         self._idle.set()
         self._frames: list[pl.DataFrame] = []
+
+    @property
+    def count(self) -> int:
+        """How many places were given."""
+        return self._places
 
     def full(self, bounds: Bounds) -> bool:
         """Tell whether the next write belongs into a new batch."""

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from logagg.sinks import packing
 from logagg.sinks.batches import OpenBatch
 from logagg.sinks.connections import Connections
 from logagg.sinks.errors import StoreUnavailable, unavailable
 from logagg.sinks.frames import FULL
+from logagg.sinks.packhand import PackHand
 from logagg.sinks.upkeep import store_packed
 
 log = structlog.get_logger("packer")
@@ -31,6 +31,7 @@ class Packer:
         self._waiting: deque[OpenBatch] = deque()
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
+        self._hand = PackHand()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pack")
         self._task = asyncio.create_task(self._run(), name="packer")
 
@@ -55,10 +56,11 @@ class Packer:
             await self._next()
 
     async def close(self) -> None:
-        """End, after the batch that is being packed; the others are packed from their rows by who comes next."""
+        """End. What is not packed is packed from its rows by who comes next."""
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+        await asyncio.to_thread(self._hand.stop)
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def _next(self) -> None:
@@ -78,7 +80,7 @@ class Packer:
         """Pack and store; what does not work stays as rows, for maintenance to try again."""
         try:
             frame = batch.load(list(FULL))
-            packed = await asyncio.get_running_loop().run_in_executor(self._thread, packing.pack, frame)
+            packed = await asyncio.get_running_loop().run_in_executor(self._thread, self._hand.pack, frame)
             while True:
                 with contextlib.suppress(StoreUnavailable), unavailable():
                     async with self._connections.packer() as con:

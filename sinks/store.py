@@ -137,14 +137,16 @@ class Store:
         if not frame.height:
             return None, frames.empty(list(frames.FULL))
         async with self._turn:
-            batch = await self._room()
+            batch = await self._room(frame.height)
             first = batch.reserve(frame.height)
         ids = pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True)
         return batch, pl.DataFrame([ids.alias("id"), *frame])
 
-    async def _room(self) -> OpenBatch:
-        """Return a batch that takes another write."""
+    async def _room(self, count: int) -> OpenBatch:
+        """Return a batch that takes another write of so many records; a batch of its own for more than one may have."""
         self._retire_if_full()
+        if self._current and self._current.count + count > self._bounds.records:
+            self._retire()
         if self._current is None:
             await self._packer.room()
             await self._owner.live()

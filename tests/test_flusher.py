@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -79,7 +80,7 @@ async def test_the_order_of_arrival_is_the_order_of_ids(store: Store, other: asy
     expected = [f"{number}" for number in range(500)]
     async with running(store) as path:
         for message in expected:
-            await path.intake.put("test", Decoded([record(message)], []), 1)
+            path.intake.take(deque(path.intake.chunks("test", Decoded([record(message)], []), 1)))
         await path.buffer.empty()
     assert await messages(other) == expected
 
@@ -132,7 +133,9 @@ async def test_a_full_buffer_refuses_at_once(store: Store, other: asyncpg.Connec
             await path.store(record("no room"))
         path.intake.offer("test", Decoded([record("no room for a datagram")], []), 10)
         assert path.books()["dropped"] == 2
-        blocked = asyncio.create_task(path.intake.put("test", Decoded([record("a stream waits")], []), 10))
+        chunks = deque(path.intake.chunks("test", Decoded([record("a stream waits")], []), 10))
+        path.intake.take(chunks)
+        blocked = asyncio.create_task(path.intake.wait(chunks[0]))
         await asyncio.sleep(0.01)
         assert not blocked.done()
         await other.execute("rollback")

@@ -73,7 +73,7 @@ async def test_ids_are_batch_and_place_in_the_order_of_the_calls(store: Store, s
 
 
 async def test_a_full_batch_ends_behind_a_whole_write(database_url: str, sql: asyncpg.Connection) -> None:
-    store = await Store.open(database_url, batch_records=10)
+    store = await Store.open(database_url, batch_records=15)
     for first in range(0, 30, 6):
         await store.write(records(*(str(i) for i in range(first, first + 6))))
     await store.close()

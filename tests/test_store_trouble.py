@@ -324,7 +324,7 @@ async def main():
     store = await Store.open(sys.argv[1])
     time = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
     await store.write([Record(time, time, 6, None, None, h, "s", None, "m", *[None] * 4) for h in ("a", "b", None)])
-    await store._room()
+    await store._room(1)
     os._exit(7)
 
 asyncio.run(main())
