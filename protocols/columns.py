@@ -67,9 +67,11 @@ def times(values: Sequence[datetime]) -> pl.Series:
 
 
 def _series(name: str, values: Sequence[Any]) -> pl.Series:
-    kind = COLUMNS[name]
-    if kind == TIME:
-        return times(values).alias(name)
-    if values and values[0] is None and values.count(None) == len(values):
-        return pl.Series(name, [None], dtype=kind).new_from_index(0, len(values))
-    return pl.Series(name, values, dtype=kind)
+    count = len(values)
+    if count > 1 and values[0] == values[-1] and values.count(values[0]) == count:
+        return _made(name, values[:1]).new_from_index(0, count)
+    return _made(name, values)
+
+
+def _made(name: str, values: Sequence[Any]) -> pl.Series:
+    return times(values).alias(name) if COLUMNS[name] == TIME else pl.Series(name, values, dtype=COLUMNS[name])

@@ -29,6 +29,9 @@ AT_ONCE = 3
 #: Batches whose filters are asked at first; if they do not suffice, all others are asked at once.
 _FEW = 4
 
+#: Batches whose summaries are joined, some 2,000 rows of 28 bytes each; what lies beyond is read.
+MOST_SUMMED = 2000
+
 #: All columns that records are read with.
 RECORD = tuple(SCHEMA)
 
@@ -69,7 +72,8 @@ class Question:
         return plan, plan.choose(await self._store.batches(plan.start, plan.end), self.stats)
 
     async def table(self, batches: Sequence[BatchInfo]) -> Table:
-        """Return the summaries of those batches that have one."""
+        """Return the summaries of those batches that have one, of the first `MOST_SUMMED` at most."""
+        batches = batches[:MOST_SUMMED]
         numbers = tuple(batch.batch for batch in batches)
         table = self._tables.get(numbers)
         if table is None:

@@ -17,7 +17,7 @@ from logagg.query.evaluate import columns_needed, microseconds
 from logagg.query.plan import BULK, TIMESTAMP, Plan
 from logagg.query.question import AT_ONCE, RECORD, Question
 from logagg.query.records import to_records
-from logagg.query.summaries import totals
+from logagg.query.summaries import promising, totals
 from logagg.query.syntax import Compare
 from logagg.sinks.frames import PLACE_BITS, SCHEMA
 from logagg.sinks.store import BatchInfo
@@ -179,7 +179,7 @@ async def _looked_up(question: Question, plan: Plan, batches: Sequence[BatchInfo
         frame = top.narrowed(question.matching(plan.light if heavy else plan.node, frame))
         return (top.found(frame, partial(question.matching, plan.node)) if heavy else top.chosen(frame)).select(_KEY)
 
-    await question.each(plan, top.order(batches), work, top.add, top.wants)
+    await question.each(plan, top.order(await promising(question, plan, batches)), work, top.add, top.wants)
 
 
 async def _counted(question: Question, plan: Plan, batches: Sequence[BatchInfo], top: Top) -> int:

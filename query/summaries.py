@@ -13,7 +13,7 @@ import numpy as np
 from logagg.query.evaluate import columns_needed, evaluate, microseconds
 from logagg.query.plan import TIMESTAMP, Plan
 from logagg.query.question import Question
-from logagg.query.syntax import Compare, Node, all_of, conjuncts
+from logagg.query.syntax import All, Compare, Node, all_of, conjuncts
 from logagg.query.tables import COLUMNS, MINUTE, Table
 from logagg.sinks.store import BatchInfo
 
@@ -41,6 +41,23 @@ async def totals(question: Question, plan: Plan, batches: Sequence[BatchInfo]) -
     found = {batch.batch: count for batch in batches if (count := plan.whole(batch)) is not None}
     rest = [batch for batch in batches if batch.batch not in found]
     return found | (await summed(question, plan, rest)).counts.by_batch() if rest else found
+
+
+async def promising(question: Question, plan: Plan, batches: Sequence[BatchInfo]) -> Sequence[BatchInfo]:
+    """Leave out the batches whose summaries have no record of the environments, services and levels asked for."""
+    told = all_of([part for part in conjuncts(plan.node) if columns_needed(part) <= set(COLUMNS)])
+    if told == All():
+        return batches
+    table = await question.table([batch for batch in batches if batch.packed])
+    held = await question.run(_holding, table, told)
+    left = [batch for batch in batches if batch.batch in held or batch.batch not in table.batches]
+    for _ in range(len(batches) - len(left)):
+        question.stats.skip("summary")
+    return left
+
+
+def _holding(table: Table, told: Node) -> set[int]:
+    return set(np.unique(table.batch[evaluate(told, table.groups).to_numpy()[table.group]]).tolist())
 
 
 def _split(node: Node) -> tuple[Node, int, int]:

@@ -1,8 +1,9 @@
 """Reading packed batches: columns, what the filters say, summaries; decoded ones are kept in a bounded cache."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -48,6 +49,8 @@ class PackedReader:
         self._reader = reader
         self._columns: Cache[tuple[int, str], pl.Series] = Cache(cache_bytes)
         self._summaries: Cache[int, pl.DataFrame] = Cache(cache_bytes // 4)
+        #: Parts as they were fetched: a record that is found in a batch is read from it in the next moment.
+        self._blobs: Cache[tuple[int, str], bytes] = Cache(cache_bytes // 4)
         #: While a batch is loaded, others that want it wait, and find it in the cache.
         self._loading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
@@ -63,22 +66,54 @@ class PackedReader:
             if not missing:
                 return Loaded(pl.DataFrame([held[name] for name in columns]), 0)
             parts = {part: some for part, names in _PARTS.items() if (some := [n for n in missing if n in names])}
-            blobs = await self._blobs(number, list(parts))
+            blobs, fetched = await self._fetched(number, list(parts))
             if blobs is None:
                 return Loaded(frames.empty(columns), 0)
-            held |= await asyncio.to_thread(_decoded, number, blobs, parts)
+            held |= await asyncio.to_thread(_decoded, number, blobs, parts, packing.read)
             for name in missing:
                 self._columns.put((number, name), held[name], int(held[name].estimated_size()))
-        return Loaded(pl.DataFrame([held[name] for name in columns]), sum(len(blobs[part]) for part in parts))
+        return Loaded(pl.DataFrame([held[name] for name in columns]), fetched)
 
-    async def _blobs(self, number: int, parts: Sequence[str]) -> asyncpg.Record | None:
+    async def take(self, batch: BatchInfo, columns: Sequence[str], ids: Sequence[int]) -> Loaded:
+        """Return the records with these ids, otherwise as `load`.
+
+        When they stand in few row groups only these are decoded.
+        """
+        places = await self.load(batch, ["id"])
+        wanted = places.frame["id"].is_in(pl.Series(ids, dtype=pl.Int64).implode())
+        groups = sorted(set((wanted.arg_true() // packing.GROUP).to_list()))
+        if not groups or len(groups) * packing.GROUP * 2 > len(wanted):
+            loaded = await self.load(batch, columns)
+            return Loaded(loaded.frame.filter(wanted), places.fetched + loaded.fetched)
+        number = batch.batch
+        blobs, fetched = await self._fetched(number, list(_PARTS))
+        if blobs is None:
+            return Loaded(frames.empty(columns), 0)
+        parts = {part: some for part, names in _PARTS.items() if (some := [n for n in columns if n in names])}
+        read = partial(packing.read_groups, groups=groups)
+        found = await asyncio.to_thread(_decoded, number, blobs, parts, read)
+        rows = pl.concat([wanted[group * packing.GROUP : (group + 1) * packing.GROUP] for group in groups])
+        frame = pl.DataFrame([found[name] for name in columns]).filter(rows)
+        return Loaded(frame, places.fetched + fetched)
+
+    async def _fetched(self, number: int, parts: Sequence[str]) -> tuple[dict[str, bytes] | None, int]:
+        """Return parts of a batch, None when it is gone, and how many bytes were fetched."""
+        found = {part: blob for part in parts if (blob := self._blobs.get((number, part))) is not None}
+        missing = [part for part in parts if part not in found]
+        if not missing:
+            return found, 0
         with unavailable():
             async with self._reader() as con:
-                row = await con.fetchrow(_BLOBS % ", ".join(parts), number)
-        if row is not None and any(row[part] is None for part in parts):
+                row = await con.fetchrow(_BLOBS % ", ".join(missing), number)
+        if row is None:
+            return None, 0
+        if any(row[part] is None for part in missing):
             message = f"batch {number} is not packed"
             raise StoreError(message)
-        return row
+        for part in missing:
+            found[part] = _checked(number, part, row)
+            self._blobs.put((number, part), found[part], len(found[part]))
+        return found, sum(len(row[part]) for part in missing)
 
     async def may_hold(self, numbers: Sequence[int], asked: Sequence[str]) -> dict[int, list[bool]]:
         """Tell for each batch which words it may hold; batches without a filter are absent.
@@ -117,14 +152,26 @@ class PackedReader:
         return {number: frame for number, frame in found.items() if len(frame)}
 
 
-def _decoded(number: int, blobs: asyncpg.Record, parts: Mapping[str, Sequence[str]]) -> dict[str, pl.Series]:
+def _checked(number: int, part: str, row: asyncpg.Record) -> bytes:
+    try:
+        return packing.checked(row[part], row["checksums"], part)
+    except packing.Damaged as error:
+        message = f"batch {number}: {error}"
+        raise BlobDamaged(message) from error
+
+
+def _decoded(
+    number: int,
+    blobs: Mapping[str, bytes],
+    parts: Mapping[str, Sequence[str]],
+    read: Callable[[bytes, Sequence[str]], pl.DataFrame],
+) -> dict[str, pl.Series]:
     held: dict[str, pl.Series] = {}
     for part, columns in parts.items():
         try:
-            blob = packing.checked(blobs[part], blobs["checksums"], part)
-            held |= packing.read(blob, columns).to_dict()
+            held |= read(blobs[part], columns).to_dict()
         except (Exception, pl.exceptions.PanicException) as error:
-            message = f"batch {number}: {error if isinstance(error, packing.Damaged) else f'{part}: {error}'}"
+            message = f"batch {number}: {part}: {error}"
             raise BlobDamaged(message) from error
     return held
 

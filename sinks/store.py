@@ -271,7 +271,7 @@ class Store:
         if own := self._own.get(batch.batch):
             return _only(Loaded(own.load(_with_id(columns, ids)), 0), columns, ids)
         if batch.packed:
-            return _only(await self._packed.load(batch, _with_id(columns, ids)), columns, ids)
+            return await (self._packed.load(batch, columns) if ids is None else self._packed.take(batch, columns, ids))
         with unavailable():
             async with self._connections.reader() as con:
                 frame = await reading.load(con, batch, columns, ids)

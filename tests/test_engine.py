@@ -209,7 +209,7 @@ async def test_batches_that_cannot_match_are_not_read(engine: Engine, small: Sto
     spelled = await engine.search(Filter(q="service=s3 hello"), limit=10)
     assert spelled.stats.skipped == {"service": 6}
     either = await engine.search(Filter(q="service=s3 or service=s4"), limit=100)
-    assert either.stats.skipped == {"filter": 4}  # but for the open one, which has none
+    assert either.stats.skipped == {"summary": 4}  # but for the open one, which has none
     assert either.stats.read == {"open": 1, "packed": 2}
     assert (await engine.search(Filter(q="goodbye"), limit=1)).stats.skipped == {"filter": 6}
     assert len(either.records) == 100
