@@ -6,7 +6,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -19,11 +19,11 @@ from logagg.query.question import AT_ONCE, RECORD, Question
 from logagg.query.records import to_records
 from logagg.query.summaries import promising, totals
 from logagg.query.syntax import Compare
-from logagg.sinks.frames import PLACE_BITS, SCHEMA
+from logagg.sinks.frames import PLACE_BITS
 from logagg.sinks.store import BatchInfo
 
 _KEY = ["timestamp", "id"]
-#: Records of a batch that are evaluated first; each further slice is twice as long.
+#: Records of a batch that are evaluated first.
 _FIRST_SLICE = 4000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ORDERS: dict[str, Order] = {"n": "newest", "o": "oldest"}
@@ -116,20 +116,16 @@ class Top:
     def found(self, frame: pl.DataFrame, matching: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
         """Return the first of those records of a frame that match.
 
-        They are told apart in one slice after the other, in order of time, until there are enough.
+        The first of all are looked at first: when enough of them match, the others need not be told apart.
         """
-        times = frame["timestamp"].to_physical().to_numpy()
-        keys = -times if self._newest else times
-        order = np.argsort(keys)
-        keys = keys[order]
-        found, start, size, enough = [frame.clear()], 0, _FIRST_SLICE, self._size
-        while start < len(keys) and enough > 0:
-            end = min(start + size, len(keys))
-            end = int(np.searchsorted(keys, keys[end - 1], side="right"))  # those of one time stay together
-            found.append(matching(frame[order[start:end]]))
-            enough -= found[-1].height
-            start, size = end, size * 2
-        return self.chosen(pl.concat(found))
+        if frame.height > _FIRST_SLICE:
+            times = frame["timestamp"].to_physical().to_numpy()
+            keys = -times if self._newest else times
+            last = np.partition(keys, _FIRST_SLICE)[_FIRST_SLICE]
+            found = matching(frame.filter(pl.Series(keys <= last)))  # those of one time stay together
+            if found.height >= self._size:
+                return self.chosen(found)
+        return self.chosen(matching(frame))
 
     def _behind(self, timestamp: datetime, id_: int) -> pl.Expr:
         """Tell which records come after this place."""
@@ -163,8 +159,7 @@ async def search(
     last = None
     if found.height > offset + limit:
         last = str(Cursor(order, page["timestamp"][-1], page["id"][-1]))
-    records = await question.run(to_records, await _completed(question, page.select("id"), batches))
-    return Found(records, last, total, question.stats)
+    return Found(await _completed(question, page["id"], batches), last, total, question.stats)
 
 
 async def _looked_up(question: Question, plan: Plan, batches: Sequence[BatchInfo], top: Top) -> None:
@@ -206,15 +201,17 @@ async def _counted(question: Question, plan: Plan, batches: Sequence[BatchInfo],
     return read + sum(known.values())
 
 
-async def _completed(question: Question, ids: pl.DataFrame, batches: Sequence[BatchInfo]) -> pl.DataFrame:
-    """Return the records with these ids, with all columns, in their order; without those that cannot be read."""
+async def _completed(question: Question, ids: pl.Series, batches: Sequence[BatchInfo]) -> list[dict[str, Any]]:
+    """Return the records with these ids, in their order; without those that cannot be read."""
     by_number = {batch.batch: batch for batch in batches}
     wanted: dict[int, list[int]] = {}
-    for id_ in ids["id"]:
+    for id_ in ids:
         wanted.setdefault(id_ >> PLACE_BITS, []).append(id_)
-    parts = [pl.DataFrame(schema=SCHEMA)]
+    found: dict[int, dict[str, Any]] = {}
     places = list(wanted.items())
     for start in range(0, len(places), AT_ONCE):
         loads = (question.load(by_number[batch], RECORD, some) for batch, some in places[start : start + AT_ONCE])
-        parts += [frame for frame in await asyncio.gather(*loads) if frame is not None]
-    return ids.join(pl.concat(parts), on="id", how="inner", maintain_order="left")
+        for frame in await asyncio.gather(*loads):
+            if frame is not None:
+                found |= {record["id"]: record for record in to_records(frame)}
+    return [found[id_] for id_ in ids if id_ in found]
