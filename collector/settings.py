@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     batch_records: int = Field(65_536, ge=1, le=65_536, description="Records after which a batch is closed.")
     batch_age: Duration = Field(timedelta(hours=1), description="Age at which a batch is closed.")
     pack_lag: int = Field(
-        2, ge=1, le=1000, description="Closed batches that may wait to be packed; while they do, no new one is opened."
+        4, ge=1, le=1000, description="Closed batches that may wait to be packed; while they do, no new one is opened."
     )
     rows_retention: Duration = Field(
         timedelta(days=7),

@@ -32,6 +32,10 @@ class PackError(Exception):
     """The batch was not packed."""
 
 
+class _Died(Exception):
+    """The process has ended without an answer."""
+
+
 class PackHand:
     """Packs in another process, which is started when it is needed. Not for several threads at once."""
 
@@ -39,7 +43,20 @@ class PackHand:
         self._process: subprocess.Popen[bytes] | None = None
 
     def pack(self, frame: pl.DataFrame) -> Packed:
-        """Return what `packing.pack` makes of the frame. Raises PackError; blocks the thread meanwhile."""
+        """Return what `packing.pack` makes of the frame; blocks the thread meanwhile.
+
+        A process that dies over it is replaced once. Raises PackError.
+        """
+        try:
+            return self._pack(frame)
+        except _Died:
+            pass
+        try:
+            return self._pack(frame)
+        except _Died as error:
+            raise PackError(str(error)) from error
+
+    def _pack(self, frame: pl.DataFrame) -> Packed:
         process = self._started()
         assert process.stdin  # noqa: S101  # both are pipes
         assert process.stdout  # noqa: S101
@@ -52,7 +69,7 @@ class PackHand:
             head, body, filter_, summary = (_received(process.stdout) for _ in Packed._fields)
         except (OSError, EOFError) as error:
             self.stop()
-            raise PackError(f"the packing process has ended with status {process.returncode}") from error
+            raise _Died(f"the packing process has ended with status {process.returncode}") from error
         return Packed(head or b"", body or b"", filter_ or b"", summary)
 
     def stop(self) -> None:
