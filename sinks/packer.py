@@ -60,8 +60,9 @@ class Packer:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        await asyncio.to_thread(self._hand.stop)
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        await asyncio.to_thread(self._hand.close)
+        await asyncio.to_thread(self._thread.shutdown)
+        self._hand.stop()  # one that was being started
 
     async def _next(self) -> None:
         self._changed.clear()

@@ -41,6 +41,7 @@ class PackHand:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     def pack(self, frame: pl.DataFrame) -> Packed:
         """Return what `packing.pack` makes of the frame; blocks the thread meanwhile.
@@ -72,8 +73,13 @@ class PackHand:
             raise _Died(f"the packing process has ended with status {process.returncode}") from error
         return Packed(head or b"", body or b"", filter_ or b"", summary)
 
+    def close(self) -> None:
+        """End the process, and start no other: who packs meanwhile gets a PackError."""
+        self._closed = True
+        self.stop()
+
     def stop(self) -> None:
-        """End the process."""
+        """End the process. The next batch starts another."""
         process, self._process = self._process, None
         if process:
             process.terminate()
@@ -82,6 +88,8 @@ class PackHand:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
+            if self._closed:
+                raise PackError("packing has ended")
             command = [sys.executable, "-m", "logagg.sinks.packhand"]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ours
         return self._process

@@ -151,7 +151,7 @@ def test_check_config(tmp_path: Path) -> None:
     assert lines[0] == ["SETTING", "VALUE", "FROM"]
     assert ["http_listen", "127.0.0.1:9000", f"{path}:2"] in lines
     assert ["rows_retention", "3d", "LOGAGG_ROWS_RETENTION"] in lines
-    assert ["flush_lanes", "2", "default"] in lines
+    assert ["flush_lanes", "3", "default"] in lines
     assert result.stderr == "warning: LOGAGG_HTPP is set, but there is no such setting\n"
     assert result.exit_code == 0
 
