@@ -7,20 +7,16 @@ from typing import Any
 
 import click
 
+from logagg.cli.database_sql import duration
 from logagg.cli.options import examples
 from logagg.cli.postgres import check_schema, place_of, place_options, run, sized
 from logagg.cli.terminal import Failure, note
 from logagg.cli.timespec import parse_time
 
 
-def _span(_: click.Context, param: click.Parameter, value: str) -> timedelta:
+def _span(context: click.Context, param: click.Parameter, value: str) -> timedelta:
     """Read a duration such as 30d, more than nothing."""
-    from logagg.collector.units import parse_duration
-
-    try:
-        span = parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=param) from None
+    span = duration(context, param, value)
     if not span:
         raise click.BadParameter(f"{value!r} is no time at all", param=param)
     return span

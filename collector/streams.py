@@ -174,7 +174,8 @@ class _Connection(asyncio.BufferedProtocol):
             self._transport.write_eof()
 
     def end(self) -> None:
-        """Close now. What waits for room is let into the buffer without."""
+        """Close now. What has come, an unfinished line too, is let into the buffer whether there is room or not."""
+        self._take(self._framer.close(), 0)
         if self._waiting:
             self._waiting.cancel()
             self._waiting = None

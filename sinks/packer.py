@@ -74,7 +74,7 @@ class Packer:
                 self._arrived.clear()
                 await self._arrived.wait()
             await self._pack(self._waiting[0])
-            del self._own[self._waiting.popleft().number]
+            self._own.pop(self._waiting.popleft().number, None)
             self._changed.set()
 
     async def _pack(self, batch: OpenBatch) -> None:

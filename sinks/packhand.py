@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from typing import IO
 
 import polars as pl
@@ -22,6 +23,8 @@ from logagg.sinks.packing import Packed, pack
 _NICE = 10
 _LENGTH = struct.Struct(">q")
 _NONE = -1
+#: Seconds for one batch, which takes half of one: even on a machine that has everything else to do.
+_PATIENCE = 120.0
 #: Records that are copied at once.
 _SLICE = 8192
 
@@ -39,7 +42,9 @@ class _Died(Exception):
 class PackHand:
     """Packs in another process, which is started when it is needed. Not for several threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = _PATIENCE) -> None:
+        """Kill a process that takes more than `patience` seconds for a batch."""
+        self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
@@ -61,6 +66,8 @@ class PackHand:
         process = self._started()
         assert process.stdin  # noqa: S101  # both are pipes
         assert process.stdout  # noqa: S101
+        watch = threading.Timer(self._patience, process.kill)  # one that hangs must not hold up all that come behind
+        watch.start()
         try:
             for part in frame.iter_slices(_SLICE):
                 _send(process.stdin, _to_ipc(part))
@@ -71,6 +78,8 @@ class PackHand:
         except (OSError, EOFError) as error:
             self.stop()
             raise _Died(f"the packing process has ended with status {process.returncode}") from error
+        finally:
+            watch.cancel()
         return Packed(head or b"", body or b"", filter_ or b"", summary)
 
     def close(self) -> None:

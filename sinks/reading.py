@@ -40,13 +40,13 @@ where closed_at is null or (
 )
 order by closed_at is null desc, ts_max desc nulls first, batch desc
 """
-#: The length of a bytea that is stored outside of its row does not read it.
-_DETAILS = """
+#: Bytes of a packed batch. The length of a bytea that is stored outside of its row does not read it.
+PACKED_SIZE = "octet_length(head) + octet_length(body) + octet_length(filter) + coalesce(octet_length(summary), 0)"
+_DETAILS = f"""
 select batch, closed_at is null, count, ts_min, ts_max, received_min, received_max, services, hosts, environments,
-    packed_at is not null,
-    octet_length(head) + octet_length(body) + octet_length(filter) + coalesce(octet_length(summary), 0)
+    packed_at is not null, {PACKED_SIZE}
 from batches where batch = any($1)
-"""
+"""  # noqa: S608 - texts of ours
 #: Batches whose details are kept in memory, about 1 KB each.
 _MOST_KNOWN = 50_000
 

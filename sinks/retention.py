@@ -11,15 +11,15 @@ from typing import NamedTuple
 import asyncpg
 
 from logagg.sinks.partitions import DAY, PATIENCE, another_time, day_of, names
+from logagg.sinks.reading import PACKED_SIZE
 
 #: Batches deleted by one statement: each may have megabytes beside its row.
 _PIECE = 200
 _EPOCH = datetime(1, 1, 1, tzinfo=UTC)
 
 _OLD = "b.closed_at is not null and greatest(b.received_max, b.closed_at) < $1"
-_SIZE = "octet_length(head) + octet_length(body) + octet_length(filter) + coalesce(octet_length(summary), 0)"
 _COUNT_OLD = f"""
-select count(*), coalesce(sum(count), 0)::bigint, coalesce(sum({_SIZE}), 0)::bigint from batches b where {_OLD}
+select count(*), coalesce(sum(count), 0)::bigint, coalesce(sum({PACKED_SIZE}), 0)::bigint from batches b where {_OLD}
 """  # noqa: S608 - texts of ours
 _DELETE_OLD = f"""
 with old as (

@@ -202,6 +202,8 @@ class Store:
 
     async def _close_batch(self, batch: OpenBatch) -> None:
         """Close a retired batch and have it packed; when the server is away maintenance tries again."""
+        if batch.closed:
+            return
         await batch.settled()
         if batch.lost or not batch.stats.count:
             await self._give_up(batch)
@@ -231,11 +233,6 @@ class Store:
         """Return when all batches that this store has closed are packed."""
         await self._idle()
         await self._packer.idle()
-
-    @property
-    def unpacked(self) -> int:
-        """How many closed batches of this store wait to be packed."""
-        return self._packer.lag
 
     def _begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run work that goes on when its caller is cancelled; `close` waits for it."""

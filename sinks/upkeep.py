@@ -54,10 +54,7 @@ where closed_at is not null and packed_at is null and batch <> all ($1::bigint[]
 order by closed_at, batch limit 1
 """  # noqa: S608 - a number of ours
 #: Records of a packed batch, and bytes of its packed form; reads none of them.
-SIZE = """
-select count, octet_length(head) + octet_length(body) + octet_length(filter) + coalesce(octet_length(summary), 0)
-from batches where batch = $1
-"""
+SIZE = f"select count, {reading.PACKED_SIZE} from batches where batch = $1"  # noqa: S608 - a text of ours
 _LAG = """
 select count(*), coalesce(sum(count), 0)::bigint, coalesce(now() - min(closed_at), interval '0')
 from batches where closed_at is not null and packed_at is null

@@ -8,7 +8,16 @@ import socket
 from typing import TYPE_CHECKING
 
 import asyncpg
+import polars as pl
 import pytest
+
+from logagg.collector.buffer import RingBuffer
+from logagg.collector.flusher import merged
+from logagg.collector.intake import Intake
+from logagg.collector.metrics import Metrics
+from logagg.collector.streams import StreamListener
+from logagg.collector.units import Address
+from logagg.collector.wiring import json_lines
 
 if TYPE_CHECKING:
     from logagg.tests.daemons import RunningDaemon, Starter
@@ -196,3 +205,22 @@ async def test_a_syslog_time_out_of_range_is_kept_and_marked(daemon: RunningDaem
     assert found["timestamp"] == found["received_at"]
     assert found["attributes"]["timestamp"] == "300000-01-01T00:00:00Z"
     assert "out of range" in found["attributes"]["logagg_note"]
+
+
+@pytest.mark.parametrize("room", [10, 1], ids=["room", "no room"])
+async def test_what_has_come_is_in_the_buffer_when_a_listener_has_stopped(room: int) -> None:
+    buffer, metrics = RingBuffer(room, 1000), Metrics()
+    intake = Intake(buffer, metrics, max_records=100, ack_timeout=1)
+    listener = StreamListener(json_lines(1000), intake, metrics, max_connections=9, environment=None)
+    address = await listener.start(Address("127.0.0.1", 0))
+    _, writer = await asyncio.open_connection(*address)
+    writer.write(GOOD + GOOD + GOOD + b'{"message": "no end"}')
+    while metrics.totals().get("tcp", {}).get("received", 0) < 3:
+        await asyncio.sleep(0.01)
+    await listener.stop(0.05)
+    assert buffer.records == 4
+    records = merged([chunk.decoded.records for chunk in await buffer.take(100, 0)])
+    assert not isinstance(records, pl.DataFrame)
+    messages = [record.message for record in records]
+    assert messages == ["good neighbour"] * 3 + ["no end"]
+    writer.close()

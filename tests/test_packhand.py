@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -86,6 +87,19 @@ def test_a_process_that_does_not_live_is_an_error(hand: PackHand, monkeypatch: p
         hand.pack(frame(10))
     monkeypatch.undo()
     assert hand.pack(frame(10)) == packing.pack(frame(10))
+
+
+def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hangs = tmp_path / "hangs"
+    hangs.write_text("#!/bin/sh\nexec sleep 1000\n")
+    hangs.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(hangs))
+    hand = PackHand(patience=0.2)
+    with pytest.raises(PackError, match="ended with status -9"):
+        hand.pack(frame(60_000))
+    hand.close()
+    with pytest.raises(PackError, match="packing has ended"):
+        hand.pack(frame(1))
 
 
 def test_it_ends_with_its_input() -> None:
