@@ -75,7 +75,7 @@ class PackHand:
             if error := _received(process.stdout):
                 raise PackError(error.decode())
             head, body, filter_, summary = (_received(process.stdout) for _ in Packed._fields)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, MemoryError, OverflowError) as error:  # the last two: a length that is none
             self.stop()
             raise _Died(f"the packing process has ended with status {process.returncode}") from error
         finally:
@@ -108,7 +108,8 @@ def main() -> None:
     """Pack what comes in until nothing comes any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the daemon decides when we end
     os.nice(_NICE)
-    source, target = sys.stdin.buffer, sys.stdout.buffer
+    source, target = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library may print belongs into no answer
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             _answer(source, target)

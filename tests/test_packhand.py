@@ -102,6 +102,17 @@ def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_pat
         hand.pack(frame(1))
 
 
+def test_an_answer_that_is_none_is_an_error(hand: PackHand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    babbles = tmp_path / "babbles"
+    babbles.write_text("#!/bin/sh\nexec yes\n")
+    babbles.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(babbles))
+    with pytest.raises(PackError, match="ended with status -15"):
+        hand.pack(frame(10))
+    monkeypatch.undo()
+    assert hand.pack(frame(10)) == packing.pack(frame(10))
+
+
 def test_it_ends_with_its_input() -> None:
     command = [sys.executable, "-m", "logagg.sinks.packhand"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
