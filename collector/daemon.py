@@ -13,6 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -69,10 +70,14 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
     async with AsyncExitStack() as stack:
         server = EmbeddedPostgres(settings.data_dir) if settings.database_url is None else None
         url = settings.database_url or ""
+        folder = settings.data_dir
         if server:
             stack.push_async_callback(asyncio.to_thread, server.stop)
             url = await asyncio.to_thread(server.start)
-        store = await _store(stack, url, settings)
+            folder = server.data_dir
+        elif folder:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = await _store(stack, url, settings, folder)
         engine = Engine(store, timeout=settings.query_timeout.total_seconds(), concurrency=settings.query_concurrency)
         stack.callback(engine.close)
         metrics = Metrics()
@@ -130,7 +135,7 @@ async def _keep_running(server: EmbeddedPostgres | None) -> None:
             log.error("the embedded PostgreSQL does not start", reason=str(error))
 
 
-async def _store(stack: AsyncExitStack, url: str, settings: Settings) -> Store:
+async def _store(stack: AsyncExitStack, url: str, settings: Settings, folder: Path | None) -> Store:
     """Open the store; a PostgreSQL that does not answer yet is waited for."""
     loop = asyncio.get_running_loop()
     end = loop.time() + settings.start_timeout.total_seconds()
@@ -144,6 +149,7 @@ async def _store(stack: AsyncExitStack, url: str, settings: Settings) -> Store:
                 pack_lag=settings.pack_lag,
                 batch_bytes=settings.share,
                 cache_bytes=settings.share,
+                spool_dir=folder,
             )
         except StoreUnavailable as error:
             if loop.time() > end:

@@ -61,7 +61,8 @@ class Settings(BaseSettings):
     )
     data_dir: Path | None = Field(
         None,
-        description="Folder of the embedded PostgreSQL; unset: /var/lib/logagg for root, else the user's data folder.",
+        description="Folder of the embedded PostgreSQL, and of files in which batches wait to be packed; unset: "
+        "/var/lib/logagg for root, else the user's data folder.",
     )
     environment: str | None = Field(None, description="Environment of records that name none, such as production.")
 
@@ -112,7 +113,7 @@ class Settings(BaseSettings):
     batch_records: int = Field(65_536, ge=1, le=65_536, description="Records after which a batch is closed.")
     batch_age: Duration = Field(timedelta(hours=1), description="Age at which a batch is closed.")
     pack_lag: int = Field(
-        4, ge=1, le=1000, description="Closed batches that may wait to be packed; while they do, no new one is opened."
+        32, ge=1, le=1000, description="Closed batches that may wait to be packed; while they do, no new one is opened."
     )
     rows_retention: Duration = Field(
         timedelta(days=7),

@@ -5,12 +5,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
 from logagg.sinks import frames
-from logagg.sinks.frames import PLACE_BITS
+from logagg.sinks.frames import FULL, PLACE_BITS
+from logagg.sinks.spool import Spool
 
 #: More distinct services, hosts or environments than this are no use to skip a batch by: they are not kept.
 MOST_DISTINCT = 4096
@@ -103,7 +105,7 @@ def _few(values: set[str | None]) -> frozenset[str | None] | None:
 
 
 class OpenBatch:
-    """The batch that this store fills, with its committed records in memory."""
+    """A batch that this store fills, and then packs: its committed records are in memory, later in a file."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -114,6 +116,8 @@ class OpenBatch:
         self.stats = Stats()
         #: Bytes of the records in memory, about.
         self.size = 0
+        #: Where the records are instead.
+        self.spool: Spool | None = None
         self._opened = time.monotonic()  # the wall clock may jump
         self._places = 0
         self._writing = 0
@@ -165,8 +169,19 @@ class OpenBatch:
         """Return what is known of it now."""
         return self.stats.info(self.number, is_open=True)
 
-    def load(self, columns: Sequence[str]) -> pl.DataFrame:
+    async def load(self, columns: Sequence[str]) -> pl.DataFrame:
         """Return the committed records, in the order in which they were committed."""
+        if self.spool:
+            return await asyncio.to_thread(self.spool.read, columns)
+        return self._loaded(columns)
+
+    def _loaded(self, columns: Sequence[str]) -> pl.DataFrame:
         if not self._frames:
             return frames.empty(columns)
         return pl.concat([frame.select(columns) for frame in self._frames])
+
+    async def leave_memory(self, folder: Path | None) -> Spool:
+        """Move the records, to which no more will come, into a file in `folder`. Raises what `Spool` raises."""
+        self.spool = await asyncio.to_thread(Spool, self._loaded(list(FULL)), folder)
+        self._frames, self.size = [], 0
+        return self.spool

@@ -9,9 +9,9 @@ Numbers are big-endian; a time is microseconds since 2000; jsonb is a version by
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -21,14 +21,17 @@ import polars as pl
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER: Final = struct.pack(">h", -1)
 _LENGTH: Final = struct.Struct(">i").pack
-_JSON_START: Final = struct.Struct(">ib").pack
 _NULL: Final = struct.pack(">i", -1)
 _EPOCH: Final = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 #: Types of polars whose values all have one length, and how PostgreSQL takes them: smallint, bigint, timestamptz.
 _WIDTHS: Final = {pl.Int8: ">i2", pl.Int64: ">i8", pl.Datetime: ">i8"}
 _JSON: Final = "attributes"
-#: A column of fewer distinct values than one in so many has each value encoded once.
-_REPEATED: Final = 8
+_JSON_VERSION: Final = "\x01"
+#: So many values of a column are looked at, to tell whether it has few distinct ones: each stands there so often.
+_SAMPLE: Final = 1024
+_OFTEN: Final = 8
+#: A text that is the same in all rows is one of the fields of one length, up to so many characters.
+_SHORT: Final = 256
 
 #: Rows up to which the driver, which encodes row by row, is faster; it is also what the tests compare with.
 FEW: Final = 200
@@ -37,8 +40,6 @@ _PIECE: Final = 1 << 18
 
 #: The driver would write these as infinities.
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-
-_Pieces = Any  # what gives n pieces of bytes, one a row
 
 
 class Encoded(NamedTuple):
@@ -83,24 +84,68 @@ def to_binary(frame: pl.DataFrame) -> tuple[list[str], bytes]:
     null throughout are left out: PostgreSQL fills them in for less.
     """
     columns = [column for column in frame if column.null_count() < frame.height]
-    fixed = [column for column in columns if column.dtype.base_type() in _WIDTHS and not column.null_count()]
-    others = [column for column in columns if not any(column is each for each in fixed)]
-    pieces: list[_Pieces] = [_fixed(fixed, len(columns), frame.height), *chain.from_iterable(map(_varied, others))]
-    rows = chain.from_iterable(zip(*pieces, strict=False))  # what repeats has no end
-    return [column.name for column in (*fixed, *others)], b"".join([_HEADER, *rows, _TRAILER])
+    kinds: dict[str, list[pl.Series]] = {"fixed": [], "same": [], "text": [], "repeated": [], "sparse": []}
+    for column in columns:
+        kinds[_kind(column)].append(column)
+    order = [column.name for some in kinds.values() for column in some]
+    block = [_Field(">i2", np.int16(len(columns))), *chain.from_iterable(map(_fixed, kinds["fixed"]))]
+    block += map(_same, kinds["same"])
+    pieces: list[Iterable[bytes]] = []
+    for column in kinds["text"]:
+        values = _values(column)
+        pieces += [_cut([*block, _lengths(values)], frame.height), values.fill_null(b"").to_list()]
+        block = []
+    if block:
+        pieces.append(_cut(block, frame.height))
+    pieces += [map(_Encoded().__getitem__, _values(column).to_list()) for column in kinds["repeated"]]
+    pieces += map(_sparse, kinds["sparse"])
+    return order, b"".join([_HEADER, *_rows(pieces, frame.height), _TRAILER])
 
 
-def _fixed(columns: list[pl.Series], count: int, rows: int) -> list[bytes]:
-    """Return the start of each row: the number of fields, and the fields that are of one length in all rows."""
-    kind = [("count", ">i2")]
-    for column in columns:
-        kind += [(f"{column.name} length", ">i4"), (column.name, _WIDTHS[column.dtype.base_type()])]
-    block = np.empty(rows, dtype=kind)
-    block["count"] = count
-    for column in columns:
-        block[f"{column.name} length"] = block.dtype[column.name].itemsize
-        block[column.name] = _numbers(column)
-    return _cut(block.tobytes(), block.itemsize)
+def _rows(pieces: list[Iterable[bytes]], count: int) -> list[bytes]:
+    """Return the first piece of each list, then the second: slices take two thirds of the time of a zip."""
+    rows = [b""] * (count * len(pieces))
+    for place, some in enumerate(pieces):
+        rows[place :: len(pieces)] = some
+    return rows
+
+
+class _Field(NamedTuple):
+    """Something of one length in all rows: a type of numpy, and a value a row, or one for all."""
+
+    kind: str
+    values: Any
+
+
+class _Encoded(dict[bytes | None, bytes]):
+    """The fields of a column of few distinct values: each is encoded once."""
+
+    def __missing__(self, value: bytes | None) -> bytes:
+        encoded = self[value] = _NULL if value is None else _LENGTH(len(value)) + value
+        return encoded
+
+
+def _kind(column: pl.Series) -> str:
+    """Tell how a column is encoded: what is wrong here costs time only."""
+    if column.dtype.base_type() in _WIDTHS:
+        return "sparse" if column.null_count() else "fixed"
+    some = column.head(_SAMPLE).drop_nulls()
+    distinct = some.n_unique()
+    if distinct == 1 and _is_one(column):
+        return "same"
+    return "repeated" if distinct * _OFTEN <= len(some) else "text"
+
+
+def _is_one(column: pl.Series) -> bool:
+    return not column.null_count() and len(column[0]) <= _SHORT and column.n_unique() == 1
+
+
+def _fixed(column: pl.Series) -> list[_Field]:
+    numbers = _numbers(column)
+    return [
+        _Field(">i4", np.int32(numbers.itemsize if numbers.itemsize > 1 else 2)),
+        _Field(_WIDTHS[column.dtype.base_type()], numbers),
+    ]
 
 
 def _numbers(column: pl.Series) -> "np.ndarray[Any, Any]":
@@ -108,33 +153,32 @@ def _numbers(column: pl.Series) -> "np.ndarray[Any, Any]":
     return numbers - _EPOCH if column.dtype == pl.Datetime else numbers
 
 
-def _cut(data: bytes, width: int) -> list[bytes]:
-    return [data[start : start + width] for start in range(0, len(data), width)]
+def _same(column: pl.Series) -> _Field:
+    value = _values(column)[0]
+    field = _LENGTH(len(value)) + value
+    return _Field(f"V{len(field)}", np.void(field))
 
 
-def _varied(column: pl.Series) -> list[_Pieces]:
-    """Return a field for each row, in one list, or with its length in another.
-
-    Lists of Python: an expression of polars costs as much as a thousand rows.
-    """
-    if column.dtype.base_type() in _WIDTHS:
-        column = column.to_physical() - (_EPOCH if column.dtype == pl.Datetime else 0)
-        kind = _WIDTHS[column.dtype.base_type()]
-        number = struct.Struct(">ih" if kind == ">i2" else ">iq")
-        return [[_NULL if value is None else number.pack(number.size - 4, value) for value in column.to_list()]]
-    values = column.cast(pl.Binary).to_list()
-    distinct = column.n_unique()
-    if distinct == 1:
-        return [repeat(_field(column.name, values[0]))]
-    if distinct * _REPEATED < len(values):
-        encoded = {value: _field(column.name, value) for value in set(values)}
-        return [[encoded[value] for value in values]]
-    if column.name == _JSON or column.null_count():
-        return [[_field(column.name, value) for value in values]]
-    return [map(_LENGTH, map(len, values)), values]
+def _values(column: pl.Series) -> pl.Series:
+    """Return a column of texts or bytes as PostgreSQL receives them."""
+    return (_JSON_VERSION + column if column.name == _JSON else column).cast(pl.Binary)
 
 
-def _field(name: str, data: bytes | None) -> bytes:
-    if data is None:
-        return _NULL
-    return _JSON_START(len(data) + 1, 1) + data if name == _JSON else _LENGTH(len(data)) + data
+def _lengths(values: pl.Series) -> _Field:
+    return _Field(">i4", values.bin.size().cast(pl.Int32).fill_null(-1).to_numpy())
+
+
+def _cut(fields: list[_Field], rows: int) -> list[bytes]:
+    """Return fields of one length for each row."""
+    block = np.empty(rows, dtype=[(f"f{place}", field.kind) for place, field in enumerate(fields)])
+    for name, field in zip(block.dtype.names or (), fields, strict=True):
+        block[name] = field.values
+    whole: list[bytes] = block.view(f"V{block.itemsize}").tolist()  # a sixth of the time of slices
+    return whole
+
+
+def _sparse(column: pl.Series) -> list[bytes]:
+    """Return a field for each row of a column of numbers with nulls."""
+    kind = struct.Struct(">ih" if column.dtype == pl.Int8 else ">iq")
+    numbers = column.to_physical() - (_EPOCH if column.dtype == pl.Datetime else 0)
+    return [_NULL if value is None else kind.pack(kind.size - 4, value) for value in numbers.to_list()]

@@ -1,16 +1,15 @@
-"""The packer: writes the packed form of batches that are closed, behind the ingest, from the records in memory."""
+"""The packer: writes the packed form of batches that are closed, behind the ingest, from files in which they wait."""
 
 import asyncio
 import contextlib
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import structlog
 
 from logagg.sinks.batches import OpenBatch
 from logagg.sinks.connections import Connections
 from logagg.sinks.errors import StoreUnavailable, unavailable
-from logagg.sinks.frames import FULL
 from logagg.sinks.packhand import PackHand
 from logagg.sinks.upkeep import store_packed
 
@@ -20,16 +19,23 @@ _PAUSE = 1.0
 
 
 class Packer:
-    """Packs one batch after the other. When `most` wait, or `bytes_` of them, `room` holds up who would make more."""
+    """Packs one batch after the other.
 
-    def __init__(self, connections: Connections, own: dict[int, OpenBatch], most: int, bytes_: int) -> None:
+    While `most` wait, or `bytes_` of them are still in memory, `room` holds up who would make more.
+    """
+
+    def __init__(
+        self, connections: Connections, own: dict[int, OpenBatch], most: int, bytes_: int, folder: Path | None
+    ) -> None:
         self._connections = connections
-        #: Batches whose records are in memory; one that is packed is taken out.
+        #: Batches that are read from here, not from the database; one that is packed is taken out.
         self._own = own
         self._most = most
         self._bytes = bytes_
-        self._waiting: deque[OpenBatch] = deque()
-        self._arrived = asyncio.Event()
+        self._folder = folder
+        #: All that were added and are not packed yet; those of them that are in files.
+        self._waiting: list[OpenBatch] = []
+        self._ready: asyncio.Queue[OpenBatch] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._hand = PackHand()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pack")
@@ -40,10 +46,17 @@ class Packer:
         """How many batches wait, the one that is being packed among them."""
         return len(self._waiting)
 
-    def add(self, batch: OpenBatch) -> None:
-        """Pack a closed batch when its turn comes."""
+    async def add(self, batch: OpenBatch) -> None:
+        """Take a closed batch over: its records go to a file, and are packed when their turn comes."""
         self._waiting.append(batch)
-        self._arrived.set()
+        try:
+            await batch.leave_memory(self._folder)
+        except Exception:
+            log.exception("the file for a batch was not written; it is packed from its rows, later", batch=batch.number)
+            self._end(batch)
+        else:
+            self._ready.put_nowait(batch)
+        self._changed.set()
 
     async def room(self) -> None:
         """Wait until another batch may be filled."""
@@ -70,18 +83,19 @@ class Packer:
 
     async def _run(self) -> None:
         while True:
-            while not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
-            await self._pack(self._waiting[0])
-            self._own.pop(self._waiting.popleft().number, None)
-            self._changed.set()
+            batch = await self._ready.get()
+            await self._pack(batch)
+            self._end(batch)
+
+    def _end(self, batch: OpenBatch) -> None:
+        self._waiting.remove(batch)
+        self._own.pop(batch.number, None)
+        self._changed.set()
 
     async def _pack(self, batch: OpenBatch) -> None:
         """Pack and store; what does not work stays as rows, for maintenance to try again."""
         try:
-            frame = batch.load(list(FULL))
-            packed = await asyncio.get_running_loop().run_in_executor(self._thread, self._hand.pack, frame)
+            packed = await asyncio.get_running_loop().run_in_executor(self._thread, self._hand.pack, batch.spool)
             while True:
                 with contextlib.suppress(StoreUnavailable), unavailable():
                     async with self._connections.packer() as con:

@@ -1,23 +1,23 @@
 """Packing in a process of its own: it shares neither the interpreter's lock with the ingest, nor its priority.
 
-`python -m logagg.sinks.packhand` reads frames and writes what `packing.pack` makes of them, until its input ends, as
-it does when the daemon dies. Parts stand behind their length in eight bytes, -1 for None. A frame is some parts, in
-Arrow's IPC format, and None. The answer is the text of an error, or None and the four parts of a packed batch.
+`python -m logagg.sinks.packhand` is handed files with a frame each (see `spool`), as descriptors over the Unix socket
+that is its input, and writes what `packing.pack` makes of them, until its input ends, as it does when the daemon dies.
+The answer is the text of an error, or None and the four parts of a packed batch; each stands behind its length in eight
+bytes, -1 for None.
 """
 
 import contextlib
-import io
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import threading
 from typing import IO
 
-import polars as pl
-
 from logagg.sinks.packing import Packed, pack
+from logagg.sinks.spool import Spool, read
 
 #: Ingest goes first.
 _NICE = 10
@@ -25,10 +25,9 @@ _LENGTH = struct.Struct(">q")
 _NONE = -1
 #: Seconds for one batch, which takes half of one: even on a machine that has everything else to do.
 _PATIENCE = 120.0
-#: Records that are copied at once.
-_SLICE = 8192
 
-Part = bytes | memoryview | None
+#: What a descriptor comes along with, for it cannot come alone.
+_FRAME = b"f"
 
 
 class PackError(Exception):
@@ -46,9 +45,10 @@ class PackHand:
         """Kill a process that takes more than `patience` seconds for a batch."""
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
         self._closed = False
 
-    def pack(self, frame: pl.DataFrame) -> Packed:
+    def pack(self, frame: Spool) -> Packed:
         """Return what `packing.pack` makes of the frame; blocks the thread meanwhile.
 
         A process that dies over it is replaced once. Raises PackError.
@@ -62,16 +62,13 @@ class PackHand:
         except _Died as error:
             raise PackError(str(error)) from error
 
-    def _pack(self, frame: pl.DataFrame) -> Packed:
-        process = self._started()
-        assert process.stdin  # noqa: S101  # both are pipes
-        assert process.stdout  # noqa: S101
+    def _pack(self, frame: Spool) -> Packed:
+        process, ours = self._started()
+        assert process.stdout  # noqa: S101  # a pipe
         watch = threading.Timer(self._patience, process.kill)  # one that hangs must not hold up all that come behind
         watch.start()
         try:
-            for part in frame.iter_slices(_SLICE):
-                _send(process.stdin, _to_ipc(part))
-            _send(process.stdin, None)
+            socket.send_fds(ours, [_FRAME], [frame.fileno()])
             if error := _received(process.stdout):
                 raise PackError(error.decode())
             head, body, filter_, summary = (_received(process.stdout) for _ in Packed._fields)
@@ -90,50 +87,49 @@ class PackHand:
     def stop(self) -> None:
         """End the process. The next batch starts another."""
         process, self._process = self._process, None
+        ours, self._socket = self._socket, None
+        if ours:
+            ours.close()
         if process:
             process.terminate()
-            with contextlib.suppress(OSError):  # what was not written yet
-                process.__exit__(None, None, None)
+            process.__exit__(None, None, None)
 
-    def _started(self) -> "subprocess.Popen[bytes]":
-        if self._process is None or self._process.poll() is not None:
-            if self._closed:
-                raise PackError("packing has ended")
-            command = [sys.executable, "-m", "logagg.sinks.packhand"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ours
-        return self._process
+    def _started(self) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+        if self._process and self._socket and self._process.poll() is None:
+            return self._process, self._socket
+        if self._closed:
+            raise PackError("packing has ended")
+        self.stop()
+        command = [sys.executable, "-m", "logagg.sinks.packhand"]
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.PIPE)  # noqa: S603 - ours
+        return self._process, self._socket
 
 
 def main() -> None:
     """Pack what comes in until nothing comes any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the daemon decides when we end
     os.nice(_NICE)
-    source, target = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    source, target = socket.socket(fileno=os.dup(sys.stdin.fileno())), os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library may print belongs into no answer
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        while True:
-            _answer(source, target)
+    with contextlib.suppress(BrokenPipeError):
+        while (handed := socket.recv_fds(source, len(_FRAME), 1))[0]:
+            _answer(handed[1][0], target)
 
 
-def _answer(source: IO[bytes], target: IO[bytes]) -> None:
-    parts = []
-    while (part := _received(source)) is not None:
-        parts.append(pl.read_ipc(io.BytesIO(part)))
+def _answer(fd: int, target: IO[bytes]) -> None:
     try:
-        packed = pack(pl.concat(parts))
+        packed = pack(read(fd))
     except Exception as error:  # whatever it is, the daemon shall know, and the next batch may be another matter
         _send(target, f"{type(error).__name__}: {error}".encode())
     else:
         _send(target, None, *packed)
+    finally:
+        os.close(fd)
 
 
-def _to_ipc(frame: pl.DataFrame) -> memoryview:
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer, compression="uncompressed")
-    return buffer.getbuffer()
-
-
-def _send(target: IO[bytes], *parts: Part) -> None:
+def _send(target: IO[bytes], *parts: bytes | None) -> None:
     for part in parts:
         target.write(_LENGTH.pack(_NONE if part is None else len(part)))
         target.write(part or b"")

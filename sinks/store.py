@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterator, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import asyncpg
@@ -51,15 +52,23 @@ class Written(NamedTuple):
 class Store:
     """Records in PostgreSQL. Made by `open`, ended by `close`."""
 
-    def __init__(self, connections: Connections, owner: Owner, bounds: Bounds, pack_lag: int, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        owner: Owner,
+        bounds: Bounds,
+        pack_lag: int,
+        cache_bytes: int,
+        spool_dir: Path | None,
+    ) -> None:
         self._connections = connections
         self._owner = owner
         self._bounds = bounds
         self._turn = asyncio.Lock()  # fair: ids follow the order of the calls
         self._current: OpenBatch | None = None
-        #: Batches whose records are in memory: the current one, and those being closed.
+        #: Batches whose records are here: the current one, those being closed, those that wait to be packed.
         self._own: dict[int, OpenBatch] = {}
-        self._packer = Packer(connections, self._own, pack_lag, 2 * bounds.bytes)
+        self._packer = Packer(connections, self._own, pack_lag, 2 * bounds.bytes, spool_dir)
         self._catalog = reading.Catalog()
         self._packed = PackedReader(connections.reader, cache_bytes)
         self._upkeep = Maintenance(connections.for_a_while, owner.number)
@@ -74,15 +83,17 @@ class Store:
         batch_records: int = MOST,
         batch_age: timedelta = timedelta(hours=1),
         connections: int = 2,
-        pack_lag: int = 4,
+        pack_lag: int = 32,
         batch_bytes: int = 64 << 20,
         cache_bytes: int = 64 << 20,
+        spool_dir: Path | None = None,
     ) -> Self:
         """Connect, bring the schema up to date, make the partitions around today, close what dead owners left open.
 
         `connections` writes run at a time, more of them wait. A batch takes no further write once it has
         `batch_records` (at most 65,536, else ValueError) or `batch_bytes`, or is `batch_age` old. While `pack_lag`
-        closed batches, or two times `batch_bytes` of them, are not packed yet, no new one is opened: writes wait.
+        closed batches are not packed yet, no new one is opened: writes wait. They wait in files in `spool_dir` (None:
+        the system's folder for such), which have no names and are gone with the store.
         `cache_bytes` of packed batches are kept in memory as columns.
         Raises StoreError on a newer schema or a refused login.
         """
@@ -99,7 +110,7 @@ class Store:
                 await connected.open(connections)
                 stack.pop_all()
         bounds = Bounds(batch_records, batch_bytes, batch_age.total_seconds())
-        return cls(connected, owner, bounds, pack_lag, cache_bytes)
+        return cls(connected, owner, bounds, pack_lag, cache_bytes, spool_dir)
 
     # Writing
 
@@ -213,7 +224,7 @@ class Store:
                 await owners.close(con, batch.info())
             if not self._closing and not batch.closed:
                 batch.closed = True
-                self._packer.add(batch)
+                await self._packer.add(batch)
 
     async def _give_up(self, batch: OpenBatch) -> None:
         """Forget a batch that is not ours any more, or has no records: then its row goes, too."""
@@ -266,7 +277,7 @@ class Store:
         Raises BlobDamaged for a packed form that cannot be read.
         """
         if own := self._own.get(batch.batch):
-            return _only(Loaded(own.load(_with_id(columns, ids)), 0), columns, ids)
+            return _only(Loaded(await own.load(_with_id(columns, ids)), 0), columns, ids)
         if batch.packed:
             return await (self._packed.load(batch, columns) if ids is None else self._packed.take(batch, columns, ids))
         with unavailable():
