@@ -31,7 +31,7 @@ from logagg.collector.settings import Settings
 from logagg.collector.streams import CloseAtOnce, StreamListener, StreamProtocol
 from logagg.collector.units import Address
 from logagg.collector.wiring import json_lines, syslog
-from logagg.protocols.syslog import decode_syslog
+from logagg.protocols.syslog_columns import decode_syslog
 from logagg.query.bodies import BODIES, Bodies
 from logagg.query.engine import Engine
 from logagg.query.http import make_app

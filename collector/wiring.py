@@ -4,6 +4,7 @@ from datetime import tzinfo
 from functools import partial
 
 from logagg.collector.streams import StreamProtocol
+from logagg.protocols import syslog_columns
 from logagg.protocols.framing import Cut, LineFramer, SyslogFramer
 from logagg.protocols.json_columns import decode_lines
 from logagg.protocols.mapping import add_note
@@ -18,7 +19,7 @@ def json_lines(max_frame: int) -> StreamProtocol:
 
 def syslog(max_frame: int, zone: tzinfo) -> StreamProtocol:
     """Syslog, RFC 5424 and 3164, in both framings of RFC 6587. The start of a cut frame is kept as a record."""
-    decode = partial(decode_syslog, zone=zone)
+    decode = partial(syslog_columns.decode_syslog, zone=zone)
     return StreamProtocol("syslog-tcp", partial(SyslogFramer, max_frame), decode, partial(_keep_cut, zone))
 
 

@@ -6,14 +6,13 @@ reference: where this module answers, both give the same records, and a test hol
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final
 
 import orjson
 import polars as pl
 
 from logagg.protocols import jsontext
-from logagg.protocols.columns import COLUMNS, TIME, Columnar, times
+from logagg.protocols.columns import COLUMNS, TIME, Columnar, constant, times
 from logagg.protocols.json_lines import decode_body as decode_body_one_by_one
 from logagg.protocols.json_lines import decode_lines as decode_one_by_one
 from logagg.protocols.levels import SEVERITY_OF_NAME
@@ -69,10 +68,9 @@ def _frame(objects: list[Any], origin: Origin) -> pl.DataFrame:
     made = {name: [obj[name] for obj in objects] for name in names}
     others = UNUSUAL.union(CANONICAL).difference(names)
     columns = (
-        _constant(origin.environment, origin.peer, count)
+        constant(origin.environment, origin.peer, origin.now, count)
         | {
             "timestamp": _times(made["timestamp"]),
-            "received_at": times([origin.now]).new_from_index(0, count),
             "severity": pl.Series([SEVERITY_OF_NAME[level] for level in made["level"]], dtype=pl.Int8),
             "message": _texts(made["message"]),
             "attributes": _attributes(objects, names, others),
@@ -82,18 +80,6 @@ def _frame(objects: list[Any], origin: Origin) -> pl.DataFrame:
     if columns["message"].null_count() or _NUL in "".join(made["message"]):
         raise _Odd
     return pl.DataFrame([columns[name].alias(name) for name in COLUMNS])
-
-
-def _constant(environment: str | None, source: str, count: int) -> dict[str, pl.Series]:
-    """Return the columns that are the same in all objects, or have no value in any."""
-    return {name: column.new_from_index(0, count) for name, column in _one(environment, source).items()}
-
-
-@lru_cache(maxsize=1024)
-def _one(environment: str | None, source: str) -> dict[str, pl.Series]:
-    known = {"environment": environment, "source": source}
-    unknown = ("facility", "host", "service", "trace_id", "span_id", "raw")
-    return {name: pl.Series(name, [known.get(name)], dtype=COLUMNS[name]) for name in (*known, *unknown)}
 
 
 def _times(stamps: list[str]) -> pl.Series:

@@ -26,28 +26,28 @@ _Header = tuple[int, int]
 _Parts = tuple[_Header, str | None, datetime | None, str | None, str | None, str]
 
 #: Facility user, severity notice: of a frame without PRI, RFC 3164 section 4.3.3.
-_NO_PRI: _Header = (1, 5)
+NO_PRI: _Header = (1, 5)
 #: By the text of the PRI, RFC 5424 section 6.2.1.
-_PRI: dict[str, _Header] = {f"<{number}>": divmod(number, 8) for number in range(192)}
+PRI: dict[str, _Header] = {f"<{number}>": divmod(number, 8) for number in range(192)}
 _VERSION = re.compile(r"[1-9][0-9]{0,2} ")
 _DATE = re.compile(r"[+-]?[0-9]{4,9}-[0-9]{2}-[0-9]{2}")
 
 # RFC 5424 section 6.3, but less strict: names of any length, a ] within a value, blanks before the ] of an element.
 _NAME = r'[^\s=\]"]+'
 _VALUE = r'"(?:[^"\\]|\\.)*"'
-_ELEMENTS = re.compile(rf"(?:\[{_NAME}(?: +{_NAME}={_VALUE})* *\])+(?= |\Z)", re.DOTALL)
+ELEMENTS = re.compile(rf"(?:\[{_NAME}(?: +{_NAME}={_VALUE})* *\])+(?= |\Z)", re.DOTALL)
 _ELEMENT = re.compile(rf"\[({_NAME})((?: +{_NAME}={_VALUE})*) *\]", re.DOTALL)
 _PARAM = re.compile(rf"({_NAME})=({_VALUE})", re.DOTALL)
 _ESCAPED = re.compile(r'\\(["\\\]])')
 
 _BSD_TIME = r"[A-Z][a-z]{2} {1,2}[0-9]{1,2} (?:[0-9]{4} )?[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?"
 _ISO_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9:]{5,8}(?:[.,][0-9]+)?(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})?"
-_TIME = re.compile(rf" ?({_BSD_TIME}|{_ISO_TIME}):?(?: |\Z)")
+TIME_3164 = re.compile(rf" ?({_BSD_TIME}|{_ISO_TIME}):?(?: |\Z)")
 #: Cisco IOS: a counter and the host before the time, a mark on it, a zone behind it.
 _CISCO = re.compile(rf"(?:([0-9]*): )?(?:([\w.-]+): )?[*.]?({_BSD_TIME})(?: [A-Z]{{3,4}})?: ")
 
 #: A host, and a tag: a word and a colon, [pid] between them or not. A word with a colon behind it is no host.
-_HOST_TAG = re.compile(
+HOST_TAG = re.compile(
     r"(?:([A-Za-z0-9_.:%-]{1,255}(?<=[A-Za-z0-9_])) )?"
     r"(?: ?([^ \t\n\[\]:]{1,128}(?::[^ \t\n\[\]:]{1,128}){0,4})(?:\[([^ \t\n\]]{0,128})\]:|:(?= |\Z)) ?)?"
 )
@@ -77,15 +77,18 @@ def decode_syslog(frames: Iterable[bytes], origin: Origin, zone: tzinfo = UTC) -
     task = _Task(origin, zone, {})
     records = []
     for frame in frames:
-        text, replaced = to_text(_without_end(frame) if frame.endswith((b"\n", b"\0")) else frame)
+        text, replaced = to_text(without_end(frame))
         attributes: dict[str, Any] = {}
         parts = _read(text, task, attributes)
         records.append(_record(parts, origin, attributes, frame if replaced else None))
     return Decoded(records, [])
 
 
-def _without_end(frame: bytes) -> bytes:
-    return frame[:-2] if frame.endswith(b"\r\n") else frame[:-1]
+def without_end(frame: bytes) -> bytes:
+    """Take LF, CR LF or NUL off, one of them."""
+    if frame.endswith((b"\n", b"\0")):
+        return frame[:-2] if frame.endswith(b"\r\n") else frame[:-1]
+    return frame
 
 
 def _record(parts: _Parts, origin: Origin, attributes: dict[str, Any], raw: bytes | None) -> Record:
@@ -103,7 +106,7 @@ def _record(parts: _Parts, origin: Origin, attributes: dict[str, Any], raw: byte
 
 def _read(text: str, task: _Task, attributes: dict[str, Any]) -> _Parts:
     start = text.find(">", 1, 5) + 1
-    header = _PRI.get(text[:start])
+    header = PRI.get(text[:start])
     if header is None:
         start = 0
     if text[start : start + 2] == "1 " or (text[start : start + 1].isdigit() and _VERSION.match(text, start)):
@@ -113,11 +116,11 @@ def _read(text: str, task: _Task, attributes: dict[str, Any]) -> _Parts:
     # Lines of a burst have the same second: what was read once needs no pattern.
     stamp, end = text[start : start + 15], start + 16
     if stamp not in task.times or text[end - 1 : end] != " ":
-        time = _TIME.match(text, start)
+        time = TIME_3164.match(text, start)
         if time is None:
             return _without_time(text, start, header, task, attributes)
         stamp, end = time[1], time.end()
-    return _behind_time(text, end, header or _NO_PRI, stamp, task, attributes)
+    return _behind_time(text, end, header or NO_PRI, stamp, task, attributes)
 
 
 def _rfc5424(text: str, header: _Header | None, zone: tzinfo, attributes: dict[str, Any]) -> _Parts | None:
@@ -133,26 +136,35 @@ def _rfc5424(text: str, header: _Header | None, zone: tzinfo, attributes: dict[s
             return None
     elif header is None:
         return None  # a text that begins with a number and a hyphen
-    if procid != "-":
-        attributes["procid"] = procid
-    if msgid != "-":
-        attributes["msgid"] = msgid
-    if message.startswith("- ") or message == "-":
-        message = message[2:]
-    elif message.startswith("[") and (elements := _ELEMENTS.match(message)):
-        attributes["sd"] = _structured_data(elements[0])
+    elements = ELEMENTS.match(message) if message.startswith("[") else None
+    attributes |= ids_and_data(procid, msgid, elements[0] if elements else "-")
+    if elements:
         message = message[elements.end() + 1 :]
+    elif message.startswith("- ") or message == "-":
+        message = message[2:]
     if message.startswith((" ", "\ufeff")):
         message = message.removeprefix(" ").removeprefix("\ufeff")
     # A hyphen is NILVALUE, RFC 5424 section 6.
     return (
-        header or _NO_PRI,
+        header or NO_PRI,
         None if stamp == "-" else stamp,
         timestamp,
         None if host == "-" else host,
         None if app in {"-", ""} else app,
         message,
     )
+
+
+def ids_and_data(procid: str, msgid: str, data: str) -> dict[str, Any]:
+    """Return attributes for three words of a header of RFC 5424, the last of which may be a match of ELEMENTS."""
+    attributes: dict[str, Any] = {}
+    if procid != "-":
+        attributes["procid"] = procid
+    if msgid != "-":
+        attributes["msgid"] = msgid
+    if data != "-":
+        attributes["sd"] = _structured_data(data)
+    return attributes
 
 
 def _structured_data(text: str) -> dict[str, dict[str, str | list[str]]]:
@@ -178,7 +190,7 @@ def _behind_time(text: str, place: int, header: _Header, stamp: str, task: _Task
         iso = stamp[0].isdigit()
         times[stamp] = to_datetime(stamp, task.zone) if iso else from_bsd(stamp, task.origin.now, task.zone)
     host = tag = pid = None
-    if match := _HOST_TAG.match(text, place):
+    if match := HOST_TAG.match(text, place):
         host, tag, pid = match.groups()
         place = match.end()
     if tag is None:
@@ -196,7 +208,7 @@ def _without_time(text: str, start: int, header: _Header | None, task: _Task, at
     """Read a text behind a PRI; or a text alone, which is no syslog."""
     if header is None:
         attributes[NOTE] = "not syslog"
-        return _NO_PRI, None, None, None, None, text
+        return NO_PRI, None, None, None, None, text
     if cisco := _CISCO.match(text, start):
         counter, host, stamp = cisco.groups()
         if counter:

@@ -10,6 +10,8 @@ from logagg.protocols.stamps import microseconds
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+#: All whose day is one of the calendar in every zone.
+FIRST, LAST = datetime(1, 1, 2), datetime(9999, 12, 30)  # noqa: DTZ001  # hypothesis adds the zone
 
 
 def by_the_library(stamps: list[str]) -> list[int]:
@@ -18,14 +20,35 @@ def by_the_library(stamps: list[str]) -> list[int]:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    moments=st.lists(st.datetimes(timezones=st.just(UTC)), min_size=1, max_size=5),
+    moments=st.lists(st.datetimes(FIRST, LAST, timezones=st.just(UTC)), min_size=1, max_size=5),
     precision=st.sampled_from(["seconds", "milliseconds", "microseconds"]),
+    zone=st.sampled_from(["Z", "+00:00", "-00:00", "+05:45", "-11:30"]),
 )
-def test_times_of_one_form(moments: list[datetime], precision: str) -> None:
-    stamps = [moment.isoformat(timespec=precision).replace("+00:00", "Z") for moment in moments]
+def test_times_of_one_form(moments: list[datetime], precision: str, zone: str) -> None:
+    stamps = [moment.isoformat(timespec=precision).replace("+00:00", zone) for moment in moments]
     found = microseconds(stamps)
     assert found is not None
     assert found.tolist() == by_the_library(stamps)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "taken"),
+    [
+        ("0001-01-01T01:00:00+01:00", True), ("0001-01-01T00:59:59+01:00", False), ("0001-01-01T00:00:00Z", True),
+        ("9999-12-31T22:59:59-01:00", True), ("9999-12-31T23:00:00-01:00", False), ("9999-12-31T23:59:59Z", True),
+        ("2026-11-22T06:53:52+23:59", True), ("2026-11-22T06:53:52+24:00", False),
+        ("2026-11-22T06:53:52+01:60", False), ("2026-11-22T06:53:52+0100", False), ("2026-11-22T06:53:52 01:00", False),
+    ],
+)  # fmt: skip
+def test_zones_at_the_ends_of_the_calendar(stamp: str, taken: bool) -> None:
+    found = microseconds([stamp, stamp])
+    assert (found is not None) == taken
+    assert found is None or found.tolist() == by_the_library([stamp, stamp])
+
+
+def test_several_zones_are_left_to_others() -> None:
+    assert microseconds(["2026-11-22T06:53:52+01:00", "2026-11-22T06:53:52+02:00"]) is None
+    assert microseconds(["2026-11-22T06:53:52+01:00", "2026-11-22T06:53:52-01:00"]) is None
 
 
 def test_every_day_of_four_hundred_years() -> None:
