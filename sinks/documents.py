@@ -31,8 +31,8 @@ def texts(attributes: pl.Series) -> Iterator[pl.Series]:
     """Yield texts that have, as words, at least all that a query can find in the values."""
     attributes = attributes.drop_nulls()
     escaped = attributes.str.contains("\\", literal=True)
-    for part in (attributes.filter(~escaped), attributes.filter(escaped)):
-        bare = part.str.replace_all(_PLAIN_ESCAPE, " ")  # costs nothing where there is none
+    some = attributes.filter(escaped)
+    for part, bare in ((attributes.filter(~escaped),) * 2, (some, some.str.replace_all(_PLAIN_ESCAPE, " "))):
         yield bare
         long = bare.str.len_bytes() > _LONG
         deep = part.filter(long).filter(bare.filter(long).str.count_matches(_NESTED) > _DEEP)

@@ -26,6 +26,8 @@ _NONE = -1
 #: Seconds for one batch, which takes half of one: even on a machine that has everything else to do.
 _PATIENCE = 120.0
 
+#: One thread of polars takes less CPU than two, and memory that is given back at once is 30 MB less.
+_ENVIRONMENT = {"POLARS_MAX_THREADS": "1", "_RJEM_MALLOC_CONF": "dirty_decay_ms:0,muzzy_decay_ms:0"}
 #: What a descriptor comes along with, for it cannot come alone.
 _FRAME = b"f"
 
@@ -103,7 +105,9 @@ class PackHand:
         command = [sys.executable, "-m", "logagg.sinks.packhand"]
         self._socket, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.PIPE)  # noqa: S603 - ours
+            self._process = subprocess.Popen(  # noqa: S603 - ours
+                command, stdin=theirs.fileno(), stdout=subprocess.PIPE, env=os.environ | _ENVIRONMENT
+            )
         return self._process, self._socket
 
 

@@ -31,15 +31,17 @@ SUMMARY: dict[str, pl.DataType] = {
 
 #: Levels of zstd. Of texts in this order, higher ones save little and cost much: 1 % for twice the time.
 _HEAD_LEVEL, _BODY_LEVEL = 3, 1
-#: Bytes, before compression. Within a page zstd finds what is repeated; 8 MB would save 0.2 bytes a record, for 20 MB
-#: of memory.
-_PAGE = 1 << 20
+#: Bytes, before compression. Within a page zstd finds what is repeated: a column of a row group goes into one page, as
+#: a rule. Pages of 1 MB take 0.2 bytes a record more.
+_PAGE = 1 << 22
 #: Records of a row group. For one record its group is decoded; smaller ones cost bytes, and time when all are read.
 GROUP = 1 << 13
 #: A summary is worth it with so many times fewer rows than the batch.
 _WORTH = 4
 _MINUTE = 60_000_000
 _CHECKSUM = 4
+#: Bytes of a message, as their number has 32 bits.
+_LONGER_THAN_ANY = 1 << 32
 
 #: The texts of the head that are searched by words.
 _SEARCHED = ("trace_id", "span_id", "host", "service", "source", "environment")
@@ -80,7 +82,7 @@ def _checksum(part: bytes) -> bytes:
 
 def pack(frame: pl.DataFrame) -> Packed:
     """Pack the records of a batch: columns of `frames.FULL`, in any order. The same records give the same bytes."""
-    frame = frame.sort("service", pl.col("message").str.len_bytes(), "id")
+    frame = _ordered(frame)
     head, body = frame.select(HEAD), frame.select(BODY)
     texts = [frame["message"], *(frame[name].unique() for name in _SEARCHED)]
     return Packed(
@@ -98,7 +100,7 @@ def read(blob: bytes, columns: Sequence[str]) -> pl.DataFrame:
 
 def read_groups(blob: bytes, columns: Sequence[str], groups: Sequence[int]) -> pl.DataFrame:
     """Return columns of some row groups, one after the other."""
-    scan = pl.scan_parquet(BytesIO(blob)).select(columns)
+    scan = pl.scan_parquet(BytesIO(blob), use_statistics=False).select(columns)
     return pl.concat(pl.collect_all([scan.slice(group * GROUP, GROUP) for group in groups]))
 
 
@@ -107,10 +109,24 @@ def read_summary(data: bytes) -> pl.DataFrame:
     return read(data, tuple(SUMMARY))
 
 
+def _ordered(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the records by service, length of the message, and id: by one number, in half the time of three keys."""
+    if not frame["id"].is_sorted():
+        frame = frame.sort("id")
+    services = pl.Enum(frame["service"].unique().drop_nulls().sort())
+    rank = pl.col("service").cast(services).to_physical().cast(pl.Int64).fill_null(-1)
+    return frame.sort(rank * _LONGER_THAN_ANY + pl.col("message").str.len_bytes(), maintain_order=True)
+
+
 def _written(frame: pl.DataFrame, level: int, group: int) -> bytes:
     file = BytesIO()
     frame.write_parquet(
-        file, compression="zstd", compression_level=level, row_group_size=max(group, 1), data_page_size=_PAGE
+        file,
+        compression="zstd",
+        compression_level=level,
+        statistics=False,  # nobody asks for them: the order is not one that they would help with
+        row_group_size=max(group, 1),
+        data_page_size=_PAGE,
     )
     return file.getvalue()
 

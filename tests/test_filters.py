@@ -40,6 +40,31 @@ def of_texts(*texts: str | None) -> bytes:
     return filters.build([pl.Series(texts, dtype=pl.String)], no_json())
 
 
+def simple(texts: list[str]) -> bytes:
+    """The filter as its definition has it, a word at a time."""
+    there = {word for text in texts for word in words.fold(text.encode()).split(b"\0")} - {b""}
+    blocks = max(1, -(-len(there) * filters.BITS_PER_WORD // (8 * filters.BLOCK)))
+    filter_ = [[0] * 8 for _ in range(blocks)]
+    for one in map(simple_hash, there):
+        block = filter_[(one >> 32) * blocks >> 32]
+        for place, salt in enumerate(filters._SALTS.tolist()):
+            block[place] |= 1 << ((one * salt & 0xFFFFFFFF) >> 27)
+    return b"".join(number.to_bytes(4, "little") for block in filter_ for number in block)
+
+
+def simple_hash(word: bytes) -> int:
+    odd, first, second, most = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, (1 << 64) - 1
+    read = word if len(word) <= 64 else word[:32] + word[-32:]
+    state, *more = (int.from_bytes(read[place : place + 8], "little") for place in range(0, len(read), 8))
+    for number_ in (*more, len(word)) if len(word) > 64 else more:
+        state = ((state ^ state >> 32) * odd + number_) & most
+        state = (state ^ state >> 29) * first & most
+    state = (state + odd) & most
+    state = (state ^ state >> 30) * first & most
+    state = (state ^ state >> 27) * second & most
+    return state ^ state >> 31
+
+
 def found_in(texts: list[str]) -> set[str]:
     return {word for found in pl.Series(texts).str.extract_all(f"(?i){WORD}+").to_list() for word in found}
 
@@ -86,6 +111,29 @@ def test_what_is_no_word_has_no_hash() -> None:
     assert all(map(words.known, ("漢字_1", "\u0345")))
 
 
+LONG = st.builds(
+    lambda text, times: text * times, st.text(st.sampled_from(LETTERS), min_size=1, max_size=9), st.integers(1, 20)
+)
+ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@given(st.lists(st.one_of(TEXTS, ANY, LONG, st.builds("{} {}".format, LONG, ANY)), max_size=12), st.integers(1, 80))
+@settings(max_examples=300, deadline=None)
+def test_a_filter_is_what_its_definition_says_in_every_script(texts: list[str], part: int) -> None:
+    wanted = simple(texts)
+    assert of_texts(*texts) == wanted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filters, "_SLICE", part)
+        assert of_texts(*reversed(texts), None) == wanted
+
+
+@pytest.mark.parametrize("length", [*range(1, 18), 23, 24, 25, 31, 32, 33, 39, 40, 41, 63, 64, 65, 71, 72, 1000])
+def test_words_of_every_length_are_hashed_as_defined(length: int) -> None:
+    word = "".join(chr(97 + place * 7 % 26) for place in range(length))
+    others = [word, word[1:] + "0", "0" + word[1:], word[: length // 2] + "_" + word[length // 2 + 1 :]]
+    assert filters.hash_words(others).tolist() == [simple_hash(other.encode()) for other in others]
+
+
 @given(st.lists(TEXTS, min_size=1, max_size=20))
 @settings(max_examples=200, deadline=None)
 def test_every_word_of_a_text_is_held(texts: list[str]) -> None:
@@ -93,16 +141,6 @@ def test_every_word_of_a_text_is_held(texts: list[str]) -> None:
     filter_ = of_texts(*texts)
     assert all(holds(filter_, *there))
     assert there or filter_ == bytes(filters.BLOCK)
-
-
-@given(st.lists(TEXTS, min_size=1, max_size=10), st.integers(1, 40), st.integers(1, 60))
-@settings(max_examples=100, deadline=None)
-def test_where_texts_are_cut_makes_no_difference(texts: list[str], piece: int, part: int) -> None:
-    whole = of_texts(*texts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filters, "_PIECE", piece)
-        patch.setattr(filters, "_SLICE", part)
-        assert of_texts(*texts) == whole == of_texts(*reversed(texts), None)
 
 
 VALUES = st.recursive(
@@ -181,8 +219,8 @@ def test_a_wrong_yes_is_rare() -> None:
 
 def test_with_too_many_words_the_filter_grows_no_more_and_still_holds_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filters, "MOST_WORDS", 100)
-    monkeypatch.setattr(filters, "_PIECE", 64)
+    monkeypatch.setattr(filters, "_SLICE", 64)
     asked = [f"word{i}" for i in range(1000)]
     filter_ = of_texts(*asked)
-    assert len(filter_) == 224
+    assert len(filter_) == -(-100 * filters.BITS_PER_WORD // (8 * filters.BLOCK)) * filters.BLOCK
     assert all(holds(filter_, *asked))

@@ -61,6 +61,15 @@ def test_every_value_comes_back_and_the_same_records_give_the_same_bytes(records
 
 
 @given(RECORDS)
+@settings(max_examples=40, deadline=None)
+def test_records_stand_by_service_and_length_of_the_message_and_id(records: list[dict[str, object]]) -> None:
+    frame = frame_of(records)
+    wanted = frame.sort("service", pl.col("message").str.len_bytes(), "id")
+    for given_ in (frame, frame.reverse()):
+        assert unpacked(packing.pack(given_))["id"].to_list() == wanted["id"].to_list()
+
+
+@given(RECORDS)
 @settings(max_examples=25, deadline=None)
 def test_a_summary_counts_what_is_there(records: list[dict[str, object]]) -> None:
     frame = frame_of(records * 20)
@@ -93,6 +102,8 @@ def test_head_and_body_have_the_same_order_over_row_groups() -> None:
     frame = plain(count, message=pl.int_range(count).cast(pl.String), service=(pl.int_range(count) % 7).cast(pl.String))
     back = unpacked(packing.pack(frame))
     assert (back["id"].cast(pl.String) == back["message"]).all()
+    order = ["service", pl.col("message").str.len_bytes(), "id"]
+    assert back.sort(order)["id"].to_list() == back["id"].to_list()
 
 
 def test_columns_without_values_cost_next_to_nothing() -> None:
