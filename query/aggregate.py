@@ -1,6 +1,7 @@
 """Counts by columns and attributes, exactly, and the spread of a number in each group."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -13,7 +14,7 @@ from logagg.query.evaluate import column_of
 from logagg.query.plan import Plan
 from logagg.query.question import Question
 from logagg.query.syntax import LEVEL, NUMBERS, Field, field_of
-from logagg.query.tables import COLUMNS
+from logagg.query.tables import COLUMNS, Table
 from logagg.sinks.store import BatchInfo
 
 COUNT = "count"
@@ -86,8 +87,9 @@ async def _known(
         counts = pl.DataFrame({COUNT: [total]}) if total else _NO_COUNTS
         left: Sequence[BatchInfo] = [batch for batch in batches if batch.batch not in known]
     elif all(not field.attribute and column_of(field) in COLUMNS for field in fields.values()):
-        table, left = await summaries.summed(question, plan, batches)
-        counts = table.by_columns({name: column_of(field) for name, field in fields.items()})
+        columns = {name: column_of(field) for name, field in fields.items()}
+        parts, left = await summaries.summed(question, plan, batches, partial(Table.by_columns, names=columns))
+        counts = pl.concat(parts).group_by(list(columns)).agg(pl.col(COUNT).sum()) if len(parts) > 1 else parts[0]
     else:
         return _Part(_NO_COUNTS), batches
     question.stats.skip("counted", len(batches) - len(left))

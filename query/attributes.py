@@ -32,17 +32,17 @@ class Values(NamedTuple):
 
 
 def candidates(node: Phrase | Substring | Regex | Equal | Compare | Exists, attributes: pl.Series) -> pl.Series:
-    """Tell by the bare JSON text which records may match: never false for one that does."""
-    keep = attributes.is_not_null()
+    """Return the rows that may match by the bare JSON text, in order: no row that does match is left out."""
+    there = attributes.is_not_null()
+    rows, texts = there.arg_true(), attributes.filter(there)
     for pattern in _hints(node):
-        keep &= attributes.str.contains(pattern).fill_null(False)
-    return keep
+        hit = texts.str.contains(pattern)
+        rows, texts = rows.filter(hit), texts.filter(hit)
+    return rows
 
 
 def _hints(node: Phrase | Substring | Regex | Equal | Compare | Exists) -> Iterator[str]:
-    """Yield expressions for what stands in the JSON text of every match, but for escapes."""
-    if node.field:
-        yield _hint(node.field.name.rpartition(".")[2], _value_hint(node))
+    """Yield expressions for what stands in the JSON text of every match, but for escapes; the rarest first."""
     match node:
         case Phrase(_, words):
             yield _hint(longest_run(words), "", "(?i)")
@@ -50,6 +50,8 @@ def _hints(node: Phrase | Substring | Regex | Equal | Compare | Exists) -> Itera
             yield _hint(max(parts, key=len), "", "(?i)")
         case Equal(_, parts) if len(parts) > 1 or number(parts[0]) is None:
             yield _hint(max(parts, key=len), "")
+    if node.field:
+        yield _hint(node.field.name.rpartition(".")[2], _value_hint(node))
 
 
 def _value_hint(node: Phrase | Substring | Regex | Equal | Compare | Exists) -> str:

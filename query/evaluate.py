@@ -50,6 +50,8 @@ _INT64 = 1 << 63
 #: Seconds after which an expression of a user pauses to check, about.
 _SLICE_SECONDS = 0.05
 _FIRST_SLICE = 64
+#: Bytes of JSON in which there may be as many brackets as Python's reader takes, one in another.
+_LONG = 1000
 
 _TextNode = Phrase | Substring | Regex | Equal
 
@@ -166,8 +168,8 @@ def _by_text(node: _TextNode, frame: pl.DataFrame, check: Check) -> pl.Series:
     if node.field:
         return _in_texts(node, frame[node.field.name], check)
     found = _in_texts(node, frame["message"], check)
-    rows = (~found).arg_true()
-    more = rows.filter(_in_attributes(node, frame["attributes"].gather(rows), check))
+    rest = ~found
+    more = rest.arg_true().filter(_in_attributes(node, frame["attributes"].filter(rest), check))
     return found.scatter(more, True) if len(more) else found
 
 
@@ -179,10 +181,11 @@ def _in_texts(node: _TextNode, texts: pl.Series, check: Check) -> pl.Series:
         return _contains(texts, exact, check)
     if first is None:
         return texts.str.contains(exact).fill_null(False)
-    rows = texts.str.contains(first).arg_true()
+    maybe = texts.str.contains(first).fill_null(False)
+    rows = maybe.arg_true()
     if not len(rows):  # compiling the exact expression takes milliseconds
-        return _mask(rows, len(texts))
-    hits = texts.gather(rows)
+        return maybe
+    hits = texts.filter(maybe)
     if ascii_ is None:
         return _mask(rows.filter(hits.str.contains(exact)), len(texts))
     plain = hits.str.len_bytes() == hits.str.len_chars()
@@ -209,7 +212,13 @@ def _contains(texts: pl.Series, pattern: str, check: Check) -> pl.Series:
 
 
 def _in_attributes(node: _TextNode | Compare | Exists, column: pl.Series, check: Check) -> pl.Series:
-    rows = attributes.candidates(node, column).arg_true()
+    rows = attributes.candidates(node, column)
+    if isinstance(node, Phrase):
+        # Where nothing is escaped a value stands in the JSON text as it is, between characters of no word: a word that
+        # is but a part of one there is in no value. What is nested too deep for Python's reader may change its numbers.
+        texts = column.gather(rows)
+        unsure = texts.str.contains("\\", literal=True) | (texts.str.len_bytes() > _LONG)
+        rows = rows.filter(unsure | _in_texts(node, texts, check))
     found = [pl.Series(dtype=pl.UInt32)]
     for start in range(0, len(rows), attributes.CHUNK):
         check()

@@ -24,6 +24,7 @@ from logagg.query.question import RECORD
 from logagg.query.records import KEYS
 from logagg.query.syntax import All, Node
 from logagg.query.words import may_match
+from logagg.sinks.errors import BlobDamaged
 from logagg.sinks.frames import TIME, empty
 from logagg.sinks.store import BatchInfo, Store
 
@@ -82,11 +83,20 @@ class Exporter:
         self, plan: Plan, batches: dict[int, BatchInfo], check: Check
     ) -> AsyncGenerator[pl.DataFrame, None]:
         listed = time.monotonic()
+        damaged = []
         for number in list(batches):
             if time.monotonic() - listed > _REFRESH:
                 batches, listed = await self._list(plan), time.monotonic()
-            if number in batches:  # else retention has dropped it
-                yield await self._matching(plan.node, batches[number], check)
+            if number not in batches:  # retention has dropped it
+                continue
+            try:
+                frame = await self._matching(plan.node, batches[number], check)
+            except BlobDamaged as error:
+                damaged.append(str(error))
+            else:
+                yield frame
+        if damaged:  # the rest is there, and who exports is told that it is not whole
+            raise BlobDamaged("; ".join(damaged))
 
     async def _matching(self, node: Node, batch: BatchInfo, check: Check) -> pl.DataFrame:
         needed = columns_needed(node)

@@ -23,7 +23,7 @@ from logagg.query.evaluate import microseconds
 from logagg.query.plan import Plan
 from logagg.query.question import Question
 from logagg.query.summaries import summed
-from logagg.query.tables import MINUTE
+from logagg.query.tables import MINUTE, Table
 from logagg.sinks.store import BatchInfo
 
 MAX_BINS = 10_000
@@ -84,8 +84,8 @@ async def _known(
     question: Question, plan: Plan, batches: Sequence[BatchInfo], step: int
 ) -> tuple[pl.DataFrame, Sequence[BatchInfo]]:
     """Return what summaries know, and the batches left."""
-    table, left = await summed(question, plan, batches)
-    return table.by_time(step), left
+    parts, left = await summed(question, plan, batches, partial(Table.by_time, step=step))
+    return _summed(pl.concat(parts), step) if len(parts) > 1 else parts[0], left
 
 
 async def _read(

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from typing import Any, TypeVar, TypeVarTuple
@@ -28,9 +28,12 @@ Arguments = TypeVarTuple("Arguments")
 AT_ONCE = 3
 #: Batches whose filters are asked at first; if they do not suffice, all others are asked at once.
 _FEW = 4
+#: What fewer than one of so many batches may hold is rare.
+_RARE = 4
 
-#: Batches whose summaries are joined, some 2,000 rows of 28 bytes each; what lies beyond is read.
-MOST_SUMMED = 2000
+#: Batches whose summaries are joined, some 2,000 rows of 28 bytes each: those of neighbouring numbers, so that the same
+#: tables serve the next question.
+SUMMED_AT_ONCE = 512
 
 #: All columns that records are read with.
 RECORD = tuple(SCHEMA)
@@ -47,8 +50,15 @@ class Question:
         self._limit = seconds
         self._began = time.monotonic()
         self._stopped = False
+        #: Batches whose filters were asked, and those of them that may hold a match.
+        self._asked = self._may = 0
         #: Records of batches that were read and are not in `stats` yet.
         self._read: dict[int, int] = {}
+
+    @property
+    def rare(self) -> bool:
+        """Whether but few batches may hold a match, as far as filters were asked."""
+        return self._may * _RARE < self._asked
 
     def limit_reached(self) -> QueryLimit:
         """Return the error for a question that took too long."""
@@ -71,9 +81,15 @@ class Question:
         plan = await self.run(plan_for, asked, *more)
         return plan, plan.choose(await self._store.batches(plan.start, plan.end), self.stats)
 
-    async def table(self, batches: Sequence[BatchInfo]) -> Table:
-        """Return the summaries of those batches that have one, of the first `MOST_SUMMED` at most."""
-        batches = batches[:MOST_SUMMED]
+    async def tables(self, batches: Iterable[BatchInfo]) -> AsyncGenerator[tuple[Sequence[BatchInfo], Table], None]:
+        """Yield the batches in groups of at most `SUMMED_AT_ONCE`, with the summaries of those that have one."""
+        groups: dict[int, list[BatchInfo]] = {}
+        for batch in batches:
+            groups.setdefault(batch.batch // SUMMED_AT_ONCE, []).append(batch)
+        for group in groups.values():
+            yield group, await self._table(group)
+
+    async def _table(self, batches: Sequence[BatchInfo]) -> Table:
         numbers = tuple(batch.batch for batch in batches)
         table = self._tables.get(numbers)
         if table is None:
@@ -139,9 +155,14 @@ class Question:
         """Yield the batches that may hold the words that a match needs."""
         for part in (batches[:_FEW], batches[_FEW:]):
             held = await self._store.may_hold(part, plan.words) if plan.words and part else {}
+            may = {
+                number: may_match(plan.needed, dict(zip(plan.words, answers, strict=True)))
+                for number, answers in held.items()
+            }
+            self._asked += len(may)
+            self._may += sum(may.values())
             for batch in part:
-                answers = held.get(batch.batch)
-                if answers is None or may_match(plan.needed, dict(zip(plan.words, answers, strict=True))):
+                if may.get(batch.batch, True):
                     yield batch
                 else:
                     self.stats.skip("filter")
@@ -166,6 +187,22 @@ class Question:
     def matching(self, node: Node, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the records for which a condition holds."""
         return frame if node == All() else frame.filter(self.mask(node, frame))
+
+    async def few(self, plan: Plan, batch: BatchInfo, columns: Sequence[str]) -> pl.DataFrame | None:
+        """Return the matching records of a batch, in these columns, which are read for them alone.
+
+        The condition is evaluated in two threads at once. Return None as `frame` does, and when there is no match.
+        """
+        frame = await self.frame(plan, batch, ("id",))
+        if frame is None:
+            return None
+        half = (frame.height + 1) // 2
+        parts = (frame.head(half), frame.slice(half))
+        ids = pl.concat(await asyncio.gather(*(self.run(self._matching_ids, plan.node, part) for part in parts)))
+        return await self.load(batch, columns, ids.to_list()) if len(ids) else None
+
+    def _matching_ids(self, node: Node, frame: pl.DataFrame) -> pl.Series:
+        return frame["id"].filter(self.mask(node, frame))
 
     async def frame(self, plan: Plan, batch: BatchInfo, columns: Collection[str]) -> pl.DataFrame | None:
         """Return all records of a batch, in these columns and those that the condition needs.

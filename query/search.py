@@ -164,13 +164,16 @@ async def search(
 
 async def _looked_up(question: Question, plan: Plan, batches: Sequence[BatchInfo], top: Top) -> None:
     """Look for the first records, in as few batches as possible."""
+    heavy = columns_needed(plan.node) & BULK
 
     async def work(batch: BatchInfo) -> pl.DataFrame | None:
+        if heavy and question.rare:
+            found = await question.few(plan, batch, _KEY)
+            return None if found is None else top.chosen(found)
         frame = await question.frame(plan, batch, _KEY)
         return None if frame is None else await question.run(first, frame)
 
     def first(frame: pl.DataFrame) -> pl.DataFrame:
-        heavy = columns_needed(plan.node) & BULK
         frame = top.narrowed(question.matching(plan.light if heavy else plan.node, frame))
         return (top.found(frame, partial(question.matching, plan.node)) if heavy else top.chosen(frame)).select(_KEY)
 

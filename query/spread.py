@@ -39,7 +39,7 @@ def _numbers(column: pl.Series, name: str) -> tuple[pl.Series, pl.Series]:
     """Return the numbers in an attribute, and the row of each."""
     found: list[float] = []
     owners: list[int] = []
-    rows = attributes.candidates(Compare(Field(name, True), ">=", 0), column).arg_true()
+    rows = attributes.candidates(Compare(Field(name, True), ">=", 0), column)
     for start in range(0, len(rows), attributes.CHUNK):
         part = rows.slice(start, attributes.CHUNK)
         there = part.to_list()

@@ -4,9 +4,10 @@ A summary answers for its batch when the condition looks at nothing else, and it
 minute with records in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from datetime import datetime
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,30 +18,47 @@ from logagg.query.syntax import All, Compare, Node, all_of, conjuncts
 from logagg.query.tables import COLUMNS, MINUTE, Table
 from logagg.sinks.store import BatchInfo
 
+T = TypeVar("T")
+
+#: Batches of which a search asks the summaries before it begins; beyond, the head tells whether to read the body.
+_MOST_TOLD = 2000
 _FIRST, _LAST = -(1 << 62), 1 << 62
 
 
-class Summed(NamedTuple):
-    """What summaries answer: counts of records that match, and the batches that have to be read."""
+class Summed(NamedTuple, Generic[T]):
+    """What summaries answer: something of the records that match, in parts, and the batches that have to be read."""
 
-    counts: Table
+    parts: list[T]
     left: Sequence[BatchInfo]
 
 
-async def summed(question: Question, plan: Plan, batches: Sequence[BatchInfo]) -> Summed:
-    """Count the records that match, as far as summaries can tell."""
+async def summed(
+    question: Question, plan: Plan, batches: Sequence[BatchInfo], counted: Callable[[Table], T]
+) -> Summed[T]:
+    """Count the records that match, as far as summaries can tell: `counted` gets the counts of some batches at a time.
+
+    There is one part at least.
+    """
     others, first, last = _split(plan.node)
-    if not columns_needed(others) <= set(COLUMNS):
-        return Summed(Table.of({}), batches)
-    table = await question.table([batch for batch in batches if batch.packed and batch.ts_min and batch.ts_max])
-    return await question.run(_summed, table, batches, others, first, last)
+    parts: list[T] = []
+    answered: set[int] = set()
+    if columns_needed(others) <= set(COLUMNS):
+        known = [batch for batch in batches if batch.packed and batch.ts_min and batch.ts_max]
+        async with aclosing(question.tables(known)) as tables:
+            async for group, table in tables:
+                found = await question.run(_matching, table, group, others, first, last)
+                answered |= found.batches
+                parts.append(await question.run(counted, found))
+    return Summed(parts or [counted(Table.of({}))], [batch for batch in batches if batch.batch not in answered])
 
 
 async def totals(question: Question, plan: Plan, batches: Sequence[BatchInfo]) -> dict[int, int]:
     """Return by batch how many records match, for those batches that need not be read to tell."""
     found = {batch.batch: count for batch in batches if (count := plan.whole(batch)) is not None}
     rest = [batch for batch in batches if batch.batch not in found]
-    return found | (await summed(question, plan, rest)).counts.by_batch() if rest else found
+    for part in (await summed(question, plan, rest, Table.by_batch)).parts if rest else ():
+        found |= part
+    return found
 
 
 async def promising(question: Question, plan: Plan, batches: Sequence[BatchInfo]) -> Sequence[BatchInfo]:
@@ -48,16 +66,17 @@ async def promising(question: Question, plan: Plan, batches: Sequence[BatchInfo]
     told = all_of([part for part in conjuncts(plan.node) if columns_needed(part) <= set(COLUMNS)])
     if told == All():
         return batches
-    table = await question.table([batch for batch in batches if batch.packed])
-    held = await question.run(_holding, table, told)
-    left = [batch for batch in batches if batch.batch in held or batch.batch not in table.batches]
-    for _ in range(len(batches) - len(left)):
-        question.stats.skip("summary")
-    return left
+    without: set[int] = set()
+    async with aclosing(question.tables([batch for batch in batches if batch.packed][:_MOST_TOLD])) as tables:
+        async for _, table in tables:
+            without |= await question.run(_without, table, told)
+    question.stats.skip("summary", len(without))
+    return [batch for batch in batches if batch.batch not in without]
 
 
-def _holding(table: Table, told: Node) -> set[int]:
-    return set(np.unique(table.batch[evaluate(told, table.groups).to_numpy()[table.group]]).tolist())
+def _without(table: Table, told: Node) -> set[int]:
+    held = np.unique(table.batch[evaluate(told, table.groups).to_numpy()[table.group]])
+    return set(table.batches) - set(held.tolist())
 
 
 def _split(node: Node) -> tuple[Node, int, int]:
@@ -75,7 +94,8 @@ def _split(node: Node) -> tuple[Node, int, int]:
     return all_of(others), first, last
 
 
-def _summed(table: Table, batches: Sequence[BatchInfo], others: Node, first: int, last: int) -> Summed:
+def _matching(table: Table, batches: Sequence[BatchInfo], others: Node, first: int, last: int) -> Table:
+    """Return the counts of records that match, of the batches of which the table can tell."""
     mask = evaluate(others, table.groups).to_numpy()[table.group]
     bounds = {b.batch: (microseconds(b.ts_min), microseconds(b.ts_max)) for b in batches if b.ts_min and b.ts_max}
     cut: set[int] = set()
@@ -89,5 +109,4 @@ def _summed(table: Table, batches: Sequence[BatchInfo], others: Node, first: int
         inside, outside = (least >= first) & (greatest <= last), (greatest < first) | (least > last)
         cut = set(np.unique(table.batch[mask & ~inside & ~outside]).tolist())
         mask &= inside & ~np.isin(table.batch, list(cut))
-    answered = table.batches - cut
-    return Summed(table.only(mask, answered), [batch for batch in batches if batch.batch not in answered])
+    return table.only(mask, table.batches - cut)

@@ -1,7 +1,7 @@
 """Reading packed batches: columns, what the filters say, summaries; decoded ones are kept in a bounded cache."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
@@ -65,11 +65,10 @@ class PackedReader:
             missing = [name for name in columns if name not in held]
             if not missing:
                 return Loaded(pl.DataFrame([held[name] for name in columns]), 0)
-            parts = {part: some for part, names in _PARTS.items() if (some := [n for n in missing if n in names])}
-            blobs, fetched = await self._fetched(number, list(parts))
-            if blobs is None:
+            found, fetched = await self._read(number, missing, packing.read)
+            if found is None:
                 return Loaded(frames.empty(columns), 0)
-            held |= await asyncio.to_thread(_decoded, number, blobs, parts, packing.read)
+            held |= found
             for name in missing:
                 self._columns.put((number, name), held[name], int(held[name].estimated_size()))
         return Loaded(pl.DataFrame([held[name] for name in columns]), fetched)
@@ -85,35 +84,48 @@ class PackedReader:
         if not groups or len(groups) * packing.GROUP * 2 > len(wanted):
             loaded = await self.load(batch, columns)
             return Loaded(loaded.frame.filter(wanted), places.fetched + loaded.fetched)
-        number = batch.batch
-        blobs, fetched = await self._fetched(number, list(_PARTS))
-        if blobs is None:
+        found, fetched = await self._read(batch.batch, columns, partial(packing.read_groups, groups=groups))
+        if found is None:
             return Loaded(frames.empty(columns), 0)
-        parts = {part: some for part, names in _PARTS.items() if (some := [n for n in columns if n in names])}
-        read = partial(packing.read_groups, groups=groups)
-        found = await asyncio.to_thread(_decoded, number, blobs, parts, read)
         rows = pl.concat([wanted[group * packing.GROUP : (group + 1) * packing.GROUP] for group in groups])
         frame = pl.DataFrame([found[name] for name in columns]).filter(rows)
         return Loaded(frame, places.fetched + fetched)
 
-    async def _fetched(self, number: int, parts: Sequence[str]) -> tuple[dict[str, bytes] | None, int]:
-        """Return parts of a batch, None when it is gone, and how many bytes were fetched."""
-        found = {part: blob for part in parts if (blob := self._blobs.get((number, part))) is not None}
-        missing = [part for part in parts if part not in found]
-        if not missing:
-            return found, 0
+    async def _read(
+        self, number: int, columns: Sequence[str], read: Callable[[bytes, Sequence[str]], pl.DataFrame]
+    ) -> tuple[dict[str, pl.Series] | None, int]:
+        """Return columns of a batch as `read` takes them out of its parts, None when the batch is gone.
+
+        And how many bytes were fetched. Head and body are decoded in threads of their own.
+        """
+        wanted = {part: some for part, names in _PARTS.items() if (some := [name for name in columns if name in names])}
+        blobs = {part: blob for part in wanted if (blob := self._blobs.get((number, part))) is not None}
+        fresh = await self._fetched(number, [part for part in wanted if part not in blobs])
+        if fresh is None:
+            return None, 0
+        checksums = fresh.pop("checksums", None)
+        parts = (
+            asyncio.to_thread(_decoded, number, part, blob, checksums if part in fresh else None, wanted[part], read)
+            for part, blob in (blobs | fresh).items()
+        )
+        found: dict[str, pl.Series] = {}
+        for decoded in await asyncio.gather(*parts):
+            found |= decoded
+        for part, blob in fresh.items():
+            self._blobs.put((number, part), blob, len(blob))
+        return found, sum(map(len, fresh.values()))
+
+    async def _fetched(self, number: int, parts: Sequence[str]) -> dict[str, bytes] | None:
+        """Return parts of a batch and their `checksums`, as they are stored; None when the batch is gone."""
+        if not parts:
+            return {}
         with unavailable():
             async with self._reader() as con:
-                row = await con.fetchrow(_BLOBS % ", ".join(missing), number)
-        if row is None:
-            return None, 0
-        if any(row[part] is None for part in missing):
+                row = await con.fetchrow(_BLOBS % ", ".join(parts), number)
+        if row is not None and any(row[part] is None for part in parts):
             message = f"batch {number} is not packed"
             raise StoreError(message)
-        for part in missing:
-            found[part] = _checked(number, part, row)
-            self._blobs.put((number, part), found[part], len(found[part]))
-        return found, sum(len(row[part]) for part in missing)
+        return None if row is None else dict(row)
 
     async def may_hold(self, numbers: Sequence[int], asked: Sequence[str]) -> dict[int, list[bool]]:
         """Tell for each batch which words it may hold; batches without a filter are absent.
@@ -152,28 +164,23 @@ class PackedReader:
         return {number: frame for number, frame in found.items() if len(frame)}
 
 
-def _checked(number: int, part: str, row: asyncpg.Record) -> bytes:
+def _decoded(
+    number: int,
+    part: str,
+    blob: bytes,
+    checksums: bytes | None,
+    columns: Sequence[str],
+    read: Callable[[bytes, Sequence[str]], pl.DataFrame],
+) -> dict[str, pl.Series]:
+    """Return columns out of a part of a batch, which is compared with its checksum, if there is one."""
     try:
-        return packing.checked(row[part], row["checksums"], part)
+        return read(packing.checked(blob, checksums, part), columns).to_dict()
     except packing.Damaged as error:
         message = f"batch {number}: {error}"
         raise BlobDamaged(message) from error
-
-
-def _decoded(
-    number: int,
-    blobs: Mapping[str, bytes],
-    parts: Mapping[str, Sequence[str]],
-    read: Callable[[bytes, Sequence[str]], pl.DataFrame],
-) -> dict[str, pl.Series]:
-    held: dict[str, pl.Series] = {}
-    for part, columns in parts.items():
-        try:
-            held |= read(blobs[part], columns).to_dict()
-        except (Exception, pl.exceptions.PanicException) as error:
-            message = f"batch {number}: {part}: {error}"
-            raise BlobDamaged(message) from error
-    return held
+    except (Exception, pl.exceptions.PanicException) as error:
+        message = f"batch {number}: {part}: {error}"
+        raise BlobDamaged(message) from error
 
 
 def _decoded_summaries(rows: Sequence[asyncpg.Record]) -> dict[int, pl.DataFrame]:

@@ -95,6 +95,7 @@ class Packer:
     async def _pack(self, batch: OpenBatch) -> None:
         """Pack and store; what does not work stays as rows, for maintenance to try again."""
         try:
+            assert batch.spool  # noqa: S101 - see `add`
             packed = await asyncio.get_running_loop().run_in_executor(self._thread, self._hand.pack, batch.spool)
             while True:
                 with contextlib.suppress(StoreUnavailable), unavailable():

@@ -115,6 +115,11 @@ async def load(
     return await asyncio.to_thread(_frame, rows, columns)
 
 
+async def packed(con: asyncpg.Connection, batch: BatchInfo) -> bool:
+    """Tell whether a batch is packed by now."""
+    return bool(await con.fetchval("select packed_at is not null from batches where batch = $1", batch.batch))
+
+
 def _frame(rows: list[asyncpg.Record], columns: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame([_series(name, list(map(itemgetter(i), rows))) for i, name in enumerate(columns)])
 

@@ -278,12 +278,15 @@ class Store:
         """
         if own := self._own.get(batch.batch):
             return _only(Loaded(await own.load(_with_id(columns, ids)), 0), columns, ids)
-        if batch.packed:
-            return await (self._packed.load(batch, columns) if ids is None else self._packed.take(batch, columns, ids))
-        with unavailable():
-            async with self._connections.reader() as con:
-                frame = await reading.load(con, batch, columns, ids)
-        return Loaded(frame, int(frame.estimated_size()))
+        if not batch.packed:
+            with unavailable():
+                async with self._connections.reader() as con:
+                    frame = await reading.load(con, batch, columns, ids)
+                    wanted = batch.count or 0 if ids is None else len(ids)
+                    if frame.height >= wanted or not await reading.packed(con, batch):
+                        return Loaded(frame, int(frame.estimated_size()))
+            # It was packed, and its day dropped, since the batch was listed.
+        return await (self._packed.load(batch, columns) if ids is None else self._packed.take(batch, columns, ids))
 
     async def may_hold(self, batches: Sequence[BatchInfo], words: Sequence[str]) -> dict[int, list[bool]]:
         """Tell by the filters of packed batches which words they may hold: batch number -> one answer a word.

@@ -10,7 +10,7 @@ import polars as pl
 
 from logagg.protocols.record import Record
 from logagg.sinks import packing, upkeep
-from logagg.sinks.frames import FULL
+from logagg.sinks.frames import FULL, SCHEMA
 from logagg.sinks.store import Store
 
 DAY = timedelta(days=1)
@@ -21,6 +21,22 @@ def record(received_at: datetime | None = None, **fields: Any) -> Record:
     time = received_at or datetime.now(UTC)
     base = Record(time, time, 6, None, None, None, None, None, "m", None, None, None, None)
     return base._replace(**fields)
+
+
+def records(*messages: str) -> list[Record]:
+    """Return a record for each message."""
+    return [record(message=message) for message in messages]
+
+
+async def messages(sql: asyncpg.Connection) -> list[str]:
+    """Return the messages of all rows."""
+    return [message for (message,) in await sql.fetch("select message from logs order by id")]
+
+
+async def in_memory(store: Store) -> pl.DataFrame:
+    """Return the records of the only open batch."""
+    (batch,) = [batch for batch in await store.batches() if batch.open]
+    return (await store.load(batch, list(SCHEMA))).frame.sort("id")
 
 
 async def leave(url: str, *batches: Sequence[Record]) -> list[int]:

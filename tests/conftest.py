@@ -106,3 +106,12 @@ async def store(database_url: str) -> AsyncIterator[Store]:
     store = await Store.open(database_url)
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of an ordinary user to the same database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    if not connection.is_closed():
+        await connection.close(timeout=5)

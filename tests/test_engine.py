@@ -225,6 +225,19 @@ async def test_batches_that_cannot_match_are_not_read(engine: Engine, small: Sto
     assert oldest.stats.scanned == 1
 
 
+async def test_what_is_rare_is_found_in_its_batch(engine: Engine, small: Store) -> None:
+    for i in range(9):
+        await small.write([record(100 * i + j, f"number{j % 20} of{i}") for j in range(50)])
+    await small.roll()
+    await small.pack_now()
+    found = await engine.search(Filter(q="of4 number7"), limit=10)
+    assert [r["message"] for r in found.records] == ["number7 of4"] * 3
+    assert [r["timestamp"] for r in found.records] == [NOON + (400 + j) * SECOND for j in (47, 27, 7)]
+    assert found.stats.skipped == {"filter": 8}
+    assert (found.stats.read, found.stats.records) == ({"packed": 1}, 50)
+    assert (await engine.search(Filter(q="of4 -number*"), limit=10)).records == []
+
+
 async def test_cursors_that_were_tampered_with(engine: Engine, small: Store) -> None:
     await small.write([record(i) for i in range(3)])
     cursor = (await engine.search(Filter(), limit=1)).cursor

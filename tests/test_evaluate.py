@@ -124,6 +124,26 @@ def test_attributes(text: str, found: bool) -> None:
     assert evaluate(parse(text), frame).to_list() == [found]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "found"),
+    [
+        ('{"user_id": 1}', False),
+        ('{"user": 1}', False),
+        ('{"id": "the user"}', True),
+        ('{"id": "user_id"}', False),
+        (r'{"id": "new\nuser"}', True),  # in the JSON text the n stands before the word
+        (r'{"id": "\u0075ser"}', True),
+        (r'{"user_id": "\u00e9user"}', False),
+        ('{"id": "éuser"}', False),
+        ('{"deep": ' + "[" * 5000 + '"a user"' + "]" * 5000 + "}", True),
+    ],
+)
+def test_a_word_is_looked_for_in_values_and_not_in_names(attributes: str, found: bool) -> None:
+    frame = message_frame("", "", attributes=[attributes, None])
+    assert evaluate(parse("user"), frame).to_list() == [found, False]
+    assert evaluate(parse("-user"), frame).to_list() == [not found, True]
+
+
 def test_attributes_nested_beyond_every_reader_are_found_by_their_text() -> None:
     frame = message_frame("", "", attributes=["[" * 100_000 + '"bottom"', '{"a": "bottom"}'])
     assert evaluate(parse("bottom"), frame).to_list() == [True, True]

@@ -86,6 +86,27 @@ async def test_many_that_want_the_same_fetch_it_once(connections: Connections) -
     assert all(each.frame.equals(loaded[0].frame) for each in loaded)
 
 
+@pytest.mark.parametrize("places", [[], [5], [5, 8191], [8192], [3, 19_999], [1, 9000, 17_000], [20_000]])
+async def test_records_by_id_are_those_of_the_whole_batch(connections: Connections, places: list[int]) -> None:
+    frame = records(20_000)  # three row groups
+    number = await put(connections, frame)
+    reader = PackedReader(connections.reader, MB)
+    expected = frame.filter(pl.col("id").is_in(places)).select(COLUMNS)
+    for _ in range(2):  # fetched, and out of the cache
+        taken = await reader.take(info(number), COLUMNS, places)
+        assert taken.frame.sort("id").equals(expected)
+
+
+async def test_damage_is_found_when_a_record_is_read(connections: Connections) -> None:
+    number = await put(connections, records(20_000))
+    flip = "update batches set body = set_bit(body, 2000, 1 - get_bit(body, 2000)) where batch = $1"
+    await change(connections, flip, number)
+    reader = PackedReader(connections.reader, MB)
+    for _ in range(2):  # what is damaged is not kept
+        with pytest.raises(BlobDamaged, match=f"^batch {number}: body: .* differ from their checksum"):
+            await reader.take(info(number), COLUMNS, [5])
+
+
 async def test_a_batch_that_is_gone_has_no_records(connections: Connections) -> None:
     reader = PackedReader(connections.reader, MB)
     loaded = await reader.load(info(99), COLUMNS)
