@@ -25,6 +25,8 @@ _EXCERPT = 80
 _LINK = re.compile(r"<([^>]*)>([^<]*)")
 #: Seconds after which the server may have closed an idle connection.
 _IDLE = 4
+#: Seconds for what a daemon does at once, however busy: take a connection, and say that it is alive.
+_AT_ONCE = 5.0
 
 
 class Unreachable(Failure):
@@ -55,6 +57,8 @@ class Client:
         self._url = url.rstrip("/")
         self._https, self._host, self._port, self._prefix = _split(url)
         self._timeout = timeout
+        #: It has answered something in HTTP: from then on an answer may take its time.
+        self._met = False
         self._headers = {"Accept": "application/json", "User-Agent": "logagg-cli"}
         if token := (token or "").strip():
             if not (token.isascii() and token.isprintable()):
@@ -113,9 +117,28 @@ class Client:
         return response, answer
 
     def _connect(self) -> "HTTPConnection":
-        from http.client import HTTPConnection, HTTPSConnection
+        """Connect to what answers in HTTP. Whatever else may listen there says nothing for ever; and gets no token."""
+        from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
-        return (HTTPSConnection if self._https else HTTPConnection)(self._host, self._port, timeout=self._timeout)
+        patience = min(_AT_ONCE, self._timeout)
+        connection = (HTTPSConnection if self._https else HTTPConnection)(self._host, self._port, timeout=patience)
+        try:
+            connection.connect()
+            if not self._met:
+                connection.request("GET", f"{self._prefix}/healthz")
+                connection.getresponse().read()  # any answer is one
+                self._met = True
+        except (OSError, HTTPException, ValueError) as error:
+            said = self._unreachable(error)
+            if isinstance(error, TimeoutError):
+                what = "takes connections and says nothing" if connection.sock else "cannot be reached"
+                said = f"{self._url} {what} within {patience:g} s; is it the HTTP port of logagg?"
+            connection.close()
+            raise Unreachable(said) from None
+        connection.timeout = self._timeout
+        if connection.sock:  # not when that answer was the last of its connection
+            connection.sock.settimeout(self._timeout)
+        return connection
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logagg.cli.client import Client, Params, Unreachable
-from logagg.cli.options import Asking, Command, Level, examples, server_options
+from logagg.cli.options import Picking, examples, picking_options
 from logagg.cli.postgres import sized
 from logagg.cli.terminal import Failure, harmless_json, note, visible
 
@@ -27,23 +27,6 @@ _PIECE = 1 << 18
 _PACE = 0.5
 
 Write = Callable[[bytes], object]
-
-
-def _picking_options(command: Command) -> Command:
-    """Add QUERY and the options that pick records and the daemon."""
-    for option in reversed((
-        click.argument("query", nargs=-1),
-        click.option("--since", metavar="TIME", help="From this time on: 15m, 2h, today, 2026-11-20T10:00, ..."),
-        click.option("--until", metavar="TIME", help="Up to this time."),
-        click.option("--level", type=Level(), metavar="LEVEL", help="Only this level, such as error."),
-        click.option("--service", help="Only this service."),
-        click.option("--host", help="Only this host."),
-        click.option("--environment", help="Only this environment."),
-        click.option("--utc/--local", default=False, help="The time zone of TIME."),
-        server_options,
-    )):  # fmt: skip
-        command = option(command)
-    return command
 
 
 @click.command(
@@ -68,8 +51,8 @@ def _picking_options(command: Command) -> Command:
     metavar="FILE",
     help="Write to FILE, which appears once it is whole; without it, to standard output.",
 )
-@_picking_options
-def export(query: Sequence[str], form: str | None, file: Path | None, **given: Any) -> None:
+@picking_options
+def export(picking: Picking, query: Sequence[str], form: str | None, file: Path | None) -> None:
     """Write all matching records to a file.
 
     QUERY is in the query language, as for `logagg search`. Records come batch by batch, the oldest batch first, and
@@ -82,10 +65,8 @@ def export(query: Sequence[str], form: str | None, file: Path | None, **given: A
     terminal = file is None and sys.stdout.isatty()
     if terminal and _FORMS[form] is None:
         raise click.UsageError(f"{form} is not for a terminal: -o FILE, or > FILE")
-    asking = Asking(**given, output=form, color="never", pager=False, stats=False)
-    parts = _Exports(asking.url, asking.token, asking.timeout).stream(
-        "/logs/export", asking.params(query) | {"format": form}
-    )
+    client = _Exports(picking.url, picking.token, picking.timeout)
+    parts = client.stream("/logs/export", picking.params(query) | {"format": form})
     progress = _Progress(form, shown=sys.stderr.isatty() and not terminal)
     if file:
         _to_file(file, parts, progress)

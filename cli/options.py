@@ -58,8 +58,8 @@ class Level(click.Choice[str]):
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What the reading commands share: whom to ask, about which records, and how to print."""
+class Picking:
+    """Whom to ask, and about which records."""
 
     url: str
     token: str | None
@@ -71,27 +71,11 @@ class Asking:
     host: str | None
     environment: str | None
     utc: bool
-    output: str
-    color: str
-    pager: bool
-    stats: bool
 
     @property
     def zone(self) -> tzinfo | None:
         """The zone of times, read and printed; None is the machine's."""
         return UTC if self.utc else None
-
-    def client(self) -> Client:
-        """Return a client of the server that was named; it is closed when the command ends."""
-        context = click.get_current_context()
-        client = context.with_resource(_Listening(self.url, self.token, self.timeout))
-        context.call_on_close(client.tell)
-        return client
-
-    @property
-    def colour(self) -> bool:
-        """Whether to colour what is printed."""
-        return wants_colour(self.color)
 
     def params(self, query: Sequence[str] = ()) -> dict[str, str]:
         """Return the parameters of the HTTP API that pick the records."""
@@ -107,7 +91,6 @@ class Asking:
             "service": self.service,
             "host": self.host,
             "environment": self.environment,
-            "stats": "true" if self.stats else None,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -118,6 +101,32 @@ class Asking:
             return parse_time(text, now, self.zone)
         except ValueError as error:
             raise click.UsageError(f"{option}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Asking(Picking):
+    """What the reading commands share: also how to print."""
+
+    output: str
+    color: str
+    pager: bool
+    stats: bool
+
+    def client(self) -> Client:
+        """Return a client of the server that was named; it is closed when the command ends."""
+        context = click.get_current_context()
+        client = context.with_resource(_Listening(self.url, self.token, self.timeout))
+        context.call_on_close(client.tell)
+        return client
+
+    @property
+    def colour(self) -> bool:
+        """Whether to colour what is printed."""
+        return wants_colour(self.color)
+
+    def params(self, query: Sequence[str] = ()) -> dict[str, str]:
+        """Return the parameters of the HTTP API: which records, and whether to say what the answer cost."""
+        return super().params(query) | ({"stats": "true"} if self.stats else {})
 
 
 class _Listening(Client):
@@ -150,31 +159,46 @@ def _rfc3339(moment: datetime | None) -> str | None:
     return moment.isoformat().replace("+00:00", "Z") if moment else None
 
 
-def server_options(command: Command) -> Command:
-    """Add --url, --token and --timeout."""
-    for option in reversed((
-        click.option("--url", envvar="LOGAGG_URL", default=DEFAULT_URL, show_envvar=True, help="The daemon to ask."),
-        click.option("--token", envvar="LOGAGG_TOKEN", show_envvar=True, help="Token, if the daemon wants one."),
-        click.option(
-            "--timeout", type=click.FloatRange(0, min_open=True), default=60, metavar="SECONDS",
-            help="How long to wait for an answer.",
-        ),
-    )):  # fmt: skip
-        command = option(command)
-    return command
+def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return what adds options, in the order in which help shows them."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+server_options = _adding(
+    click.option("--url", envvar="LOGAGG_URL", default=DEFAULT_URL, show_envvar=True, help="The daemon to ask."),
+    click.option("--token", envvar="LOGAGG_TOKEN", show_envvar=True, help="Token, if the daemon wants one."),
+    click.option(
+        "--timeout", type=click.FloatRange(0, min_open=True), default=60, metavar="SECONDS",
+        help="How long to wait for an answer.",
+    ),
+)  # fmt: skip
+
+_picking = _adding(
+    click.argument("query", nargs=-1),
+    click.option("--since", metavar="TIME", help="From this time on: 15m, 2h, today, 2026-11-20T10:00, ..."),
+    click.option("--until", metavar="TIME", help="Up to this time."),
+    click.option("--level", type=Level(), metavar="LEVEL", help="Only this level, such as error."),
+    click.option("--service", help="Only this service."),
+    click.option("--host", help="Only this host."),
+    click.option("--environment", help="Only this environment."),
+    click.option("--utc/--local", default=False, help="The time zone of TIME, and of text that is printed."),
+)
+
+
+def picking_options(command: Command) -> Command:
+    """Add QUERY and every option of `Picking`; the command gets them as `query` and `picking`."""
+    return _picking(server_options(_gathered(command, "picking", Picking)))
 
 
 def reading_options(outputs: Sequence[str]) -> Callable[[Command], Command]:
     """Add QUERY and every option of `Asking`; the command gets them as `query` and `asking`."""
-    shared = (
-        click.argument("query", nargs=-1),
-        click.option("--since", metavar="TIME", help="From this time on: 15m, 2h, today, 2026-11-20T10:00, ..."),
-        click.option("--until", metavar="TIME", help="Up to this time."),
-        click.option("--level", type=Level(), metavar="LEVEL", help="Only this level, such as error."),
-        click.option("--service", help="Only this service."),
-        click.option("--host", help="Only this host."),
-        click.option("--environment", help="Only this environment."),
-        click.option("--utc/--local", default=False, help="The time zone of TIME and of what is printed."),
+    printing = _adding(
         click.option(
             "-o", "--output", type=click.Choice(outputs), default="text", help="The form of what is printed."
         ),
@@ -184,21 +208,19 @@ def reading_options(outputs: Sequence[str]) -> Callable[[Command], Command]:
         ),
         click.option("--pager/--no-pager", default=True, help="On a terminal, page what is longer than it."),
         click.option("--stats", is_flag=True, help="Say on stderr what the answer cost: batches skipped, read, bytes."),
-        server_options,
     )  # fmt: skip
+    return lambda command: _picking(printing(server_options(_gathered(command, "asking", Asking))))
 
-    def decorate(command: Command) -> Command:
-        @wraps(command)
-        def gathered(**given: Any) -> Any:
-            asking = Asking(**{field.name: given.pop(field.name) for field in fields(Asking)})
-            return command(asking=asking, **given)
 
-        decorated: Command = gathered
-        for option in reversed(shared):
-            decorated = option(decorated)
-        return decorated
+def _gathered(command: Command, name: str, kind: type[Picking]) -> Command:
+    """Return the command with the options that make one argument gathered into it."""
 
-    return decorate
+    @wraps(command)
+    def gathered(**given: Any) -> Any:
+        made = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        return command(**{name: made}, **given)
+
+    return gathered
 
 
 def examples(*lines: str) -> str:

@@ -5,6 +5,10 @@ import sys
 from typing import Literal
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
+
+#: Characters of what is said of bytes that are no HTTP: they may be thousands.
+_EXCERPT = 200
 
 
 def set_up_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
@@ -27,6 +31,7 @@ def set_up_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.getLogger("aiohttp.server").addFilter(_without_fault)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -37,3 +42,14 @@ def set_up_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _without_fault(record: logging.LogRecord) -> bool:
+    """Make a line of what aiohttp says of bytes that are no HTTP: they are no fault of the daemon, with a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        reason = " ".join(error.message.split()).removesuffix(" ^")
+        record.msg, record.args = f"{record.getMessage()}: {reason[:_EXCERPT]}", ()
+        record.exc_info = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return logging.getLogger(record.name).isEnabledFor(record.levelno)

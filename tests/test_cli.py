@@ -5,71 +5,26 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from logagg.cli.main import cli
 
+if TYPE_CHECKING:
+    from logagg.tests.scripted import Answer, Scripted, logagg
+else:
+    from scripted import Answer, Scripted, logagg
+
 LOGAGG = [sys.executable, "-m", "logagg.cli"]
-Answer = tuple[int, dict[str, str], Any]
-
-
-class Scripted:
-    """A server on a free port; `answer` gets the path, the parameters and the body, and says what to answer."""
-
-    def __init__(self, answer: Callable[[str, dict[str, str], bytes], Answer]) -> None:
-        self.seen: list[tuple[str, dict[str, str]]] = []
-        self.headers: list[dict[str, str]] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(handler) -> None:  # noqa: N805 -- the name is http.server's, and self is the outer one
-                parts = urlsplit(handler.path)
-                params = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-                sent = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-                self.seen.append((parts.path, params))
-                self.headers.append(dict(handler.headers))
-                status, headers, body = answer(parts.path, params, sent)
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                handler.send_response(status)
-                for name, value in {"Content-Length": str(len(data)), **headers}.items():
-                    handler.send_header(name, value)
-                handler.end_headers()
-                handler.wfile.write(data)
-
-            do_POST = do_GET  # noqa: N815 -- as above
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-
-    def __enter__(self) -> "Scripted":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-def logagg(*args: str, **options: Any) -> Result:
-    return CliRunner().invoke(cli, list(args), prog_name="logagg", **options)
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:
@@ -279,10 +234,21 @@ def test_a_wrong_command_line_is_one_clear_line(args: list[str], message: str) -
     assert (result.exit_code, result.stdout) == (2, "")
 
 
+IS_IT = "is it the HTTP port of logagg?"
+
+
 def test_no_answer_in_time_and_no_http() -> None:
     with Scripted(lambda *_: (time.sleep(0.5), (200, {}, []))[1]) as server:  # type: ignore[func-returns-value]  # sleeps
         result = logagg("search", "--timeout", "0.05", "--url", server.url)
     assert result.stderr == f"logagg: no answer from {server.url} within 0.05 s (--timeout)\n"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for command in ("search", "export", "send"):
+            result = logagg(command, "--timeout", "0.1", "--token", "secret", "--url", url, input="x\n")
+            assert result.stderr.endswith(f"{url} takes connections and says nothing within 0.1 s; {IS_IT}\n")
+            client, _ = silent.accept()
+            with client:
+                assert b"secret" not in client.recv(9999)
     with Scripted(lambda *_: (200, {"Content-Length": "999999", "Connection": "close"}, [])) as server:
         assert logagg("search", "--url", server.url).stderr.startswith(f"logagg: {server.url} did not answer in HTTP: ")
     with Scripted(lambda *_: (200, {"Link": '<?order=newest&limit=100>; rel="next"'}, [])) as server:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ from logagg.sinks import partitions
 from logagg.sinks.store import Store
 
 if TYPE_CHECKING:
-    from logagg.tests.batches import DAY, connection, leave, leave_packed, record
+    from logagg.tests.batches import DAY, leave, leave_packed, record
 else:
-    from batches import DAY, connection, leave, leave_packed, record
+    from batches import DAY, leave, leave_packed, record
 
 OLD = datetime(2020, 3, 4, 5, 6, 7, tzinfo=UTC)
 Run = Callable[..., Awaitable[Result]]
@@ -31,12 +31,6 @@ def db(database_url: str) -> Run:
         return CliRunner().invoke(cli, ["db", *args, "--database-url", database_url], prog_name="logagg")
 
     return lambda *args: asyncio.to_thread(run, *args)
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    async with connection(database_url) as sql:
-        yield sql
 
 
 async def test_pack(database_url: str, db: Run, sql: asyncpg.Connection) -> None:

@@ -13,7 +13,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,53 +20,9 @@ import asyncpg
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-PATIENCE = 60
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def environment(**settings: str) -> dict[str, str]:
-    listeners = dict.fromkeys(("HTTP", "TCP", "SYSLOG_UDP", "SYSLOG_TCP"), "127.0.0.1:0")
-    return (
-        {name: value for name, value in os.environ.items() if not name.startswith("LOGAGG_")}
-        | {f"LOGAGG_{name}_LISTEN": value for name, value in listeners.items()}
-        | {f"LOGAGG_{name.upper()}": value for name, value in settings.items()}
-    )
-
-
-@contextmanager
-def process(**settings: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "logagg.cli", "serve"]
-    running = subprocess.Popen(command, env=environment(**settings), stderr=subprocess.PIPE, text=True)
-    try:
-        yield running
-    finally:
-        if running.poll() is None:
-            running.kill()
-        running.communicate()
-
-
-def events(lines: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in lines.splitlines()]
-
-
-def wait_ready(port: int) -> None:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail("the daemon is not ready")
+    from logagg.tests.processes import PATIENCE, environment, events, free_port, process, wait_ready
+else:
+    from processes import PATIENCE, environment, events, free_port, process, wait_ready
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -184,3 +139,26 @@ def test_an_embedded_postgresql_that_dies_is_started_again() -> None:
     assert set(found[1:]) == {"after"}
     assert daemon.returncode == 0
     assert "the embedded PostgreSQL has died; it is started again" in log
+
+
+def test_bytes_that_are_no_http_are_a_line_of_the_log(database_url: str) -> None:
+    http = free_port()
+    junk = (
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: zz\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00" + bytes(60),
+    )
+    with process(database_url=database_url, http_listen=f"127.0.0.1:{http}") as daemon:
+        wait_ready(http)
+        for data in junk:
+            with socket.create_connection(("127.0.0.1", http), timeout=PATIENCE) as sock:
+                sock.sendall(data)
+                assert sock.recv(99).startswith(b"HTTP/1.0 400 ")
+        daemon.terminate()
+        _, log = daemon.communicate(timeout=PATIENCE)
+    said = [event for event in events(log) if event["logger"] == "aiohttp.server"]
+    assert len(said) == 3  # TLS to a port without is usual: no line at all
+    assert all(event["level"] == "warning" and "exception" not in event for event in said)
+    assert said[0]["event"].startswith("Error handling request from 127.0.0.1: Bad status line: ")
+    assert all(len(event["event"]) < 300 for event in said)

@@ -1,31 +1,21 @@
 """Daily partitions, against a real PostgreSQL."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-from logagg.protocols.record import Record
 from logagg.sinks import partitions
 from logagg.sinks.store import Store
 
-DAY = timedelta(days=1)
+if TYPE_CHECKING:
+    from logagg.tests.batches import DAY, record
+else:
+    from batches import DAY, record
+
 #: No tested day is near the real one: the store makes those around today itself.
 NOW = datetime(2031, 3, 1, 23, 59, 59, tzinfo=UTC)
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-def record(received_at: datetime, **fields: Any) -> Record:
-    base = Record(received_at, received_at, 6, None, None, None, None, None, "m", None, None, None, None)
-    return base._replace(**fields)
 
 
 async def names(sql: asyncpg.Connection) -> list[str]:

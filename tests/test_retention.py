@@ -1,7 +1,6 @@
 """What is dropped when it is old, and what stays, against a real PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,6 @@ else:
 
 #: No tested day is near the real one: a store makes those around today itself.
 NOW = datetime(2031, 3, 1, 23, 59, 59, tzinfo=UTC)
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    async with connection(database_url) as sql:
-        yield sql
 
 
 async def drop(sql: asyncpg.Connection, rows: timedelta, batches: timedelta | None = None) -> Dropped:

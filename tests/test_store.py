@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import polars as pl
@@ -17,45 +16,24 @@ from logagg.sinks.batches import MOST_DISTINCT, BatchInfo
 from logagg.sinks.frames import PLACE_BITS, SCHEMA
 from logagg.sinks.store import Store, StoreError, Written
 
+if TYPE_CHECKING:
+    from logagg.tests.batches import in_memory, messages, record, records
+else:
+    from batches import in_memory, messages, record, records
+
 NOW = datetime.now(UTC)
 WEEK = timedelta(days=7)
 ALL = list(SCHEMA)
-
-
-def record(message: str = "m", **fields: Any) -> Record:
-    base = Record(NOW, NOW, 6, None, None, "h", "s", None, message, None, None, None, None)
-    return base._replace(**fields)
-
-
-def records(*messages: str) -> list[Record]:
-    return [record(m) for m in messages]
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of an ordinary user of the same database."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    if not connection.is_closed():
-        await connection.close(timeout=5)
-
-
-async def messages(sql: asyncpg.Connection) -> list[str]:
-    return [m for (m,) in await sql.fetch("select message from logs order by id")]
-
-
-async def in_memory(store: Store) -> pl.DataFrame:
-    """The records of the only open batch."""
-    (batch,) = [b for b in await store.batches() if b.open]
-    return (await store.load(batch, ALL)).frame.sort("id")
 
 
 # Writing
 
 
 async def test_a_write_is_committed_when_it_returns(store: Store, sql: asyncpg.Connection) -> None:
-    raw = record("x", raw=b"\xff\x00", attributes='{"a": [1, 2]}', facility=23, trace_id="t", environment="prod")
-    written = await store.write([raw, record("y")], [Reject(NOW, "tcp", "::1", "too long", b"\xfe")])
+    raw = record(
+        message="x", raw=b"\xff\x00", attributes='{"a": [1, 2]}', facility=23, trace_id="t", environment="prod"
+    )
+    written = await store.write([raw, record(message="y")], [Reject(NOW, "tcp", "::1", "too long", b"\xfe")])
     assert written == Written(2, [], [])
     row = await sql.fetchrow("select * from logs where message = 'x'")
     assert tuple(row)[2:] == raw
@@ -125,9 +103,9 @@ async def test_commits_are_durable_whatever_the_server_says(database_url: str, s
 # Poison
 
 POISON = {
-    "NUL": record("a\0b"),
+    "NUL": record(message="a\0b"),
     "NUL in an attribute": record(attributes='{"a": "\\u0000"}'),
-    "surrogate": record("\ud800"),
+    "surrogate": record(message="\ud800"),
     "surrogate in a name": record(service="\udfff"),
     "surrogate in an attribute": record(attributes='{"a": "\\ud800"}'),
     "NaN": record(attributes='{"a": NaN}'),
@@ -141,8 +119,8 @@ POISON = {
     "severity as text": record(severity="high"),
     "facility": record(facility=1 << 40),
     "facility beyond a frame": record(facility=1000),
-    "no message": record(message=None),  # type: ignore[arg-type]  # decoders never do so
-    "message of another type": record(message=5),  # type: ignore[arg-type]
+    "no message": record(message=None),
+    "message of another type": record(message=5),
     "no time": record(timestamp=None),
     "naive time": record(timestamp=NOW.replace(tzinfo=None)),
     "naive receipt": record(received_at=NOW.replace(tzinfo=None)),
@@ -154,7 +132,7 @@ POISON = {
 
 @pytest.mark.parametrize("poison", POISON.values(), ids=POISON)
 async def test_poison_costs_none_of_its_neighbours(store: Store, sql: asyncpg.Connection, poison: Record) -> None:
-    many = [record(str(i)) for i in range(1000)]
+    many = [record(message=str(i)) for i in range(1000)]
     many[617] = poison
     written = await store.write(many, [Reject(NOW, "tcp", "::1", "a reject", b"r")])
     assert written.stored == 999
@@ -164,18 +142,18 @@ async def test_poison_costs_none_of_its_neighbours(store: Store, sql: asyncpg.Co
     rows = await sql.fetch("select received_at, transport, source, reason, raw from quarantine order by id")
     assert [tuple(r) for r in rows][1:] == [reject]
     if poison.raw is None:
-        assert json.loads(reject.raw)["host"] == "h"  # the whole record
+        assert json.loads(reject.raw).keys() >= {*Record._fields} - {"raw"}  # the whole record
     assert (await in_memory(store))["message"].to_list() == await messages(sql)
 
 
 async def test_poison_keeps_its_own_bytes(store: Store) -> None:
-    written = await store.write([record("\0", raw=b"\x00\xff")])
+    written = await store.write([record(message="\0", raw=b"\x00\xff")])
     assert (written.stored, written.quarantined[0].raw) == (0, b"\x00\xff")
     assert "CharacterNotInRepertoireError (22021)" in written.quarantined[0].reason
 
 
 async def test_nothing_but_poison(store: Store, sql: asyncpg.Connection) -> None:
-    written = await store.write([record("\0")] * 20)
+    written = await store.write([record(message="\0")] * 20)
     assert (written.stored, len(written.quarantined)) == (0, 20)
     assert await sql.fetchval("select count(*) from quarantine") == 20
     assert await store.batches() == []
@@ -223,7 +201,7 @@ async def test_what_is_unknown_of_a_batch_does_not_hide_it(database_url: str, sq
 
 async def test_too_many_distinct_hosts_are_unknown(database_url: str) -> None:
     store = await Store.open(database_url)
-    await store.write([record(host=str(i)) for i in range(MOST_DISTINCT + 1)])
+    await store.write([record(host=str(i), service="s") for i in range(MOST_DISTINCT + 1)])
     await store.close()
     store = await Store.open(database_url)
     (batch,) = await store.batches()
@@ -238,7 +216,7 @@ async def test_an_open_batch_is_read_from_memory_as_it_grows(store: Store, sql: 
     await store.write(records("c"))
     assert (await in_memory(store))["message"].to_list() == ["a", "b", "c"]
     (batch,) = await store.batches()
-    assert (batch.open, batch.count, batch.services) == (True, 3, frozenset(["s"]))
+    assert (batch.open, batch.count, batch.services) == (True, 3, frozenset([None]))
     frame = (await store.load(batch, ["service", "id"])).frame
     assert frame.columns == ["service", "id"]
     assert frame["id"].is_sorted()

@@ -11,50 +11,26 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
-import polars as pl
 import pytest
 
-from logagg.protocols.record import Record, Reject
+from logagg.protocols.record import Reject
 from logagg.sinks.embedded import EmbeddedPostgres
 from logagg.sinks.errors import is_poison
 from logagg.sinks.frames import SCHEMA
 from logagg.sinks.store import Store, StoreError, StoreUnavailable
 
+if TYPE_CHECKING:
+    from logagg.tests.batches import in_memory, messages, records
+else:
+    from batches import in_memory, messages, records
+
 NOW = datetime.now(UTC)
 WEEK = timedelta(days=7)
 ALL = list(SCHEMA)
-
-
-def record(message: str = "m", **fields: Any) -> Record:
-    base = Record(NOW, NOW, 6, None, None, "h", "s", None, message, None, None, None, None)
-    return base._replace(**fields)
-
-
-def records(*messages: str) -> list[Record]:
-    return [record(m) for m in messages]
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of an ordinary user of the same database."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    if not connection.is_closed():
-        await connection.close(timeout=5)
-
-
-async def messages(sql: asyncpg.Connection) -> list[str]:
-    return [m for (m,) in await sql.fetch("select message from logs order by id")]
-
-
-async def in_memory(store: Store) -> pl.DataFrame:
-    """The records of the only open batch."""
-    (batch,) = [b for b in await store.batches() if b.open]
-    return (await store.load(batch, ALL)).frame.sort("id")
 
 
 @pytest.mark.parametrize(

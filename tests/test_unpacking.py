@@ -1,7 +1,6 @@
 """Packed records as rows again, against a real PostgreSQL."""
 
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -23,12 +22,6 @@ else:
 OLD = datetime(2020, 3, 4, 23, 59, 59, 999999, tzinfo=UTC)
 EVER = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 WEEK = 7 * DAY
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    async with connection(database_url) as sql:
-        yield sql
 
 
 async def unpack(

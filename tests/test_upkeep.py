@@ -4,7 +4,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +24,6 @@ else:
     from batches import DAY, connection, leave, leave_packed, packed, record
 
 WEEK = 7 * DAY
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    async with connection(database_url) as sql:
-        yield sql
 
 
 async def unpacked(sql: asyncpg.Connection) -> list[int]:
