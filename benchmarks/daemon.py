@@ -1,5 +1,6 @@
 """A daemon and a PostgreSQL to measure, both started by us, on free ports and with data of their own."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -23,6 +24,9 @@ from logagg.collector.settings import Settings
 from logagg.sinks.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[1]
+
+WAITING = """select count(*), coalesce(sum(count), 0)::bigint from batches
+    where closed_at is not null and packed_at is null"""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,11 @@ class Daemon:
             lines = answer.read().decode().splitlines()
         return int(sum(float(line.split()[-1]) for line in lines if line.startswith("logagg_records_stored_total")))
 
+    def post(self, body: bytes) -> None:
+        """Have it store a body of `POST /ingest`."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['HTTP']}/ingest", data=body, timeout=60):
+            pass
+
     def wait_stored(self, count: int, patience: float = 120) -> tuple[int, float]:
         """Wait until so many records are committed, or no more come; return how many are, and since when."""
         seen, since = -1, time.perf_counter()
@@ -122,6 +131,18 @@ def daemon(url: str, listener: str = "HTTP") -> Iterator[Daemon]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+
+
+async def wait_packed(url: str, patience: float) -> int:
+    """Wait until every closed batch is packed, or none has been for so many seconds; return how many are left."""
+    connection = await asyncpg.connect(url)
+    seen, since = -1, time.monotonic()
+    while (left := int(await connection.fetchval(WAITING))) and time.monotonic() - since < patience:
+        if left != seen:
+            seen, since = left, time.monotonic()
+        await asyncio.sleep(0.1)
+    await connection.close()
+    return left
 
 
 def start_sender(kind: str, port: int, *arguments: object) -> subprocess.Popen[str]:

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.daemon import Daemon, daemon, postgres, start_history, what_it_sent
+from benchmarks.daemon import Daemon, daemon, postgres, start_history, wait_packed, what_it_sent
 from benchmarks.measure import table
 from benchmarks.query import Client, kept
 from benchmarks.questions import kinds
 from benchmarks.scenarios import drive, scenarios
-from benchmarks.sustained import NAME, STEP, wait_packed
+from benchmarks.sustained import NAME, STEP
 from benchmarks.workload import rows
 
 #: Samples a second.

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.daemon import Daemon, Server, daemon, postgres, start_history, value, what_it_sent
+from benchmarks.daemon import Daemon, Server, daemon, postgres, start_history, value, wait_packed, what_it_sent
 from benchmarks.measure import machine, percentile, table
 from benchmarks.questions import Kind, Known, Question, kinds
 from benchmarks.report import at_most
-from benchmarks.sustained import disk_rows, disk_use, wait_packed
+from benchmarks.sustained import disk_rows, disk_use
 from benchmarks.workload import CYCLE, rows
 
 DAY = 86_400.0

@@ -4,13 +4,18 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
 import asyncpg
 
-from benchmarks.daemon import Daemon, Server, daemon, start_sender, what_it_sent
+from benchmarks.daemon import Daemon, Server, daemon, start_sender, wait_packed, what_it_sent
 from benchmarks.workload import Row
+from logagg.sinks.store import MOST
+
+#: Seconds without any packing, then it is given up.
+PATIENCE = 60.0
 
 #: The columns that the workload fills, without an index.
 BARE_TABLE = """create table bare (timestamp timestamptz not null, severity smallint not null, service text, host text,
@@ -137,21 +142,32 @@ async def bare_copy(server: Server, path: Path, count: int) -> Result:
 
 
 def measure(server: Server, scenario: Scenario, path: Path, made: Sequence[Row]) -> Result:
-    """Send these records to a fresh daemon on a fresh database."""
+    """Send these records to a fresh daemon on a fresh database, which has stored and packed a batch before."""
     path.write_bytes(scenario.make(made))
-    with daemon(asyncio.run(server.fresh_database("bench_logagg")), scenario.listener) as running:
+    url = asyncio.run(server.fresh_database("bench_logagg"))
+    with daemon(url, scenario.listener) as running:
+        _warm_up(running, url, made)
         return drive(server, running, scenario, path, len(made))
+
+
+def _warm_up(running: Daemon, url: str, made: Sequence[Row]) -> None:
+    body = b"\n".join(row.as_json() for row in islice(cycle(made), MOST // 4))
+    for _ in range(5):  # more than one batch, so that one is packed
+        running.post(body)
+    asyncio.run(wait_packed(url, PATIENCE))
 
 
 def drive(server: Server, running: Daemon, scenario: Scenario, path: Path, count: int) -> Result:
     """Send a file of so many records, and wait until they are committed."""
+    before = running.stored()
     cpu, of_postgres = running.seconds(), server.seconds()
     with start_sender(scenario.kind, running.ports[scenario.listener], path, scenario.number) as sender:
         sent = what_it_sent(sender)
-        stored, until = running.wait_stored(count)
+        stored, until = running.wait_stored(before + count)
     seconds = until - sent["began"]  # the start of the sender's process does not count
     return Result(
-        count, seconds, lost=count - stored, failures=sent.get("failures", 0), latencies=sent.get("latencies", []),
+        count, seconds, lost=before + count - stored,
+        failures=sent.get("failures", 0), latencies=sent.get("latencies", []),
         sent_rate=count / sent["seconds"] if scenario.kind == "datagrams" else 0.0,
         daemon_cpu=running.seconds() - cpu, postgres_cpu=server.seconds() - of_postgres, peak=running.peak(),
     )  # fmt: skip

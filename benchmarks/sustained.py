@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from benchmarks.daemon import Server, daemon, start_history, what_it_sent
+from benchmarks.daemon import WAITING, Server, daemon, start_history, wait_packed, what_it_sent
 from benchmarks.measure import table
 from benchmarks.report import at_most, judged
 
@@ -20,8 +20,6 @@ RATE_REACH, RATE_AIM = 70_000, 150_000
 MEMORY_REACH, MEMORY_AIM = 500, 250
 DISK_REACH, DISK_AIM = 45, 30
 
-_WAITING = """select count(*), coalesce(sum(count), 0)::bigint from batches
-    where closed_at is not null and packed_at is null"""
 _PACKED = """select coalesce(sum(count), 0)::bigint, count(*), coalesce(sum(pg_column_size(head)), 0)::bigint,
     coalesce(sum(pg_column_size(body)), 0)::bigint, coalesce(sum(pg_column_size(filter)), 0)::bigint,
     coalesce(sum(pg_column_size(summary)), 0)::bigint from batches where packed_at is not null"""
@@ -93,20 +91,8 @@ async def _watch(url: str, lags: list[tuple[int, int]], over: threading.Event) -
     last = False
     while not last:
         last = await asyncio.to_thread(over.wait, LOOK)
-        lags.append(tuple(await connection.fetchrow(_WAITING)))
+        lags.append(tuple(await connection.fetchrow(WAITING)))
     await connection.close()
-
-
-async def wait_packed(url: str, patience: float) -> int:
-    """Wait until every closed batch is packed, or none has been for so many seconds; return how many are left."""
-    connection = await asyncpg.connect(url)
-    seen, since = -1, time.monotonic()
-    while (left := int(await connection.fetchval(_WAITING))) and time.monotonic() - since < patience:
-        if left != seen:
-            seen, since = left, time.monotonic()
-        await asyncio.sleep(0.1)
-    await connection.close()
-    return left
 
 
 async def disk_use(url: str) -> Disk:

@@ -88,16 +88,16 @@ def to_binary(frame: pl.DataFrame) -> tuple[list[str], bytes]:
     for column in columns:
         kinds[_kind(column)].append(column)
     order = [column.name for some in kinds.values() for column in some]
+    texts = _texts(frame, [column.name for column in kinds["text"]])
     block = [_Field(">i2", np.int16(len(columns))), *chain.from_iterable(map(_fixed, kinds["fixed"]))]
     block += map(_same, kinds["same"])
     pieces: list[Iterable[bytes]] = []
-    for column in kinds["text"]:
-        values = _values(column)
-        pieces += [_cut([*block, _lengths(values)], frame.height), values.fill_null(b"").to_list()]
+    for lengths, values in zip(texts[::2], texts[1::2], strict=True):
+        pieces += [_cut([*block, _Field(">i4", lengths.to_numpy())], frame.height), values.to_list()]
         block = []
     if block:
         pieces.append(_cut(block, frame.height))
-    pieces += [map(_Encoded().__getitem__, _values(column).to_list()) for column in kinds["repeated"]]
+    pieces += [map(_Encoded(column.name).__getitem__, column.to_list()) for column in kinds["repeated"]]
     pieces += map(_sparse, kinds["sparse"])
     return order, b"".join([_HEADER, *_rows(pieces, frame.height), _TRAILER])
 
@@ -117,23 +117,34 @@ class _Field(NamedTuple):
     values: Any
 
 
-class _Encoded(dict[bytes | None, bytes]):
+class _Encoded(dict[Any, bytes]):
     """The fields of a column of few distinct values: each is encoded once."""
 
-    def __missing__(self, value: bytes | None) -> bytes:
-        encoded = self[value] = _NULL if value is None else _LENGTH(len(value)) + value
+    def __init__(self, column: str) -> None:
+        self._column = column
+
+    def __missing__(self, value: str | bytes | None) -> bytes:
+        encoded = self[value] = _field(self._column, value)
         return encoded
+
+
+def _field(column: str, value: str | bytes | None) -> bytes:
+    if value is None:
+        return _NULL
+    data = value.encode() if isinstance(value, str) else value
+    return _LENGTH(len(data) + 1) + _JSON_VERSION.encode() + data if column == _JSON else _LENGTH(len(data)) + data
 
 
 def _kind(column: pl.Series) -> str:
     """Tell how a column is encoded: what is wrong here costs time only."""
     if column.dtype.base_type() in _WIDTHS:
         return "sparse" if column.null_count() else "fixed"
-    some = column.head(_SAMPLE).drop_nulls()
-    distinct = some.n_unique()
+    some = column.head(_SAMPLE)
+    nulls = some.null_count()
+    distinct = some.n_unique() - (nulls > 0)
     if distinct == 1 and _is_one(column):
         return "same"
-    return "repeated" if distinct * _OFTEN <= len(some) else "text"
+    return "repeated" if distinct * _OFTEN <= len(some) - nulls else "text"
 
 
 def _is_one(column: pl.Series) -> bool:
@@ -149,23 +160,29 @@ def _fixed(column: pl.Series) -> list[_Field]:
 
 
 def _numbers(column: pl.Series) -> "np.ndarray[Any, Any]":
-    numbers = column.to_physical().to_numpy()
-    return numbers - _EPOCH if column.dtype == pl.Datetime else numbers
+    if column.dtype == pl.Datetime:
+        return column.cast(pl.Int64).to_numpy() - _EPOCH
+    return column.to_numpy()
 
 
 def _same(column: pl.Series) -> _Field:
-    value = _values(column)[0]
-    field = _LENGTH(len(value)) + value
+    field = _field(column.name, column[0])
     return _Field(f"V{len(field)}", np.void(field))
 
 
-def _values(column: pl.Series) -> pl.Series:
-    """Return a column of texts or bytes as PostgreSQL receives them."""
-    return (_JSON_VERSION + column if column.name == _JSON else column).cast(pl.Binary)
+def _texts(frame: pl.DataFrame, names: list[str]) -> list[pl.Series]:
+    """Return two columns for each of these: lengths, -1 for null, and values as bytes, none for null.
 
-
-def _lengths(values: pl.Series) -> _Field:
-    return _Field(">i4", values.bin.size().cast(pl.Int32).fill_null(-1).to_numpy())
+    In one call, for each costs as much as a hundred rows.
+    """
+    made: list[pl.Expr] = []
+    for name in names:
+        value = (_JSON_VERSION + pl.col(name) if name == _JSON else pl.col(name)).cast(pl.Binary)
+        made += [
+            value.bin.size().cast(pl.Int32).fill_null(-1).alias(f"{name} length"),
+            value.fill_null(b"").alias(name),
+        ]
+    return frame.select(made).get_columns()
 
 
 def _cut(fields: list[_Field], rows: int) -> list[bytes]:
@@ -180,5 +197,5 @@ def _cut(fields: list[_Field], rows: int) -> list[bytes]:
 def _sparse(column: pl.Series) -> list[bytes]:
     """Return a field for each row of a column of numbers with nulls."""
     kind = struct.Struct(">ih" if column.dtype == pl.Int8 else ">iq")
-    numbers = column.to_physical() - (_EPOCH if column.dtype == pl.Datetime else 0)
+    numbers = column.cast(pl.Int64) - (_EPOCH if column.dtype == pl.Datetime else 0)
     return [_NULL if value is None else kind.pack(kind.size - 4, value) for value in numbers.to_list()]
