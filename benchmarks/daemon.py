@@ -124,13 +124,15 @@ def daemon(url: str, listener: str = "HTTP") -> Iterator[Daemon]:
     env |= dict.fromkeys((f"LOGAGG_{name.upper()}" for name in Settings.model_fields if name.endswith("_listen")), "")
     env |= {f"LOGAGG_{name}_LISTEN": f"127.0.0.1:{port}" for name, port in ports.items()}
     env |= {"LOGAGG_DATABASE_URL": url, "LOGAGG_LOG_LEVEL": "warning"}
-    process = subprocess.Popen([sys.executable, "-m", "logagg.cli", "serve"], env=env, cwd=ROOT)
-    try:
-        _wait_ready(process, ports["HTTP"])
-        yield Daemon(process.pid, ports)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+    with tempfile.TemporaryDirectory(prefix="logagg-bench-") as folder:
+        env["LOGAGG_DATA_DIR"] = folder
+        process = subprocess.Popen([sys.executable, "-m", "logagg.cli", "serve"], env=env, cwd=ROOT)
+        try:
+            _wait_ready(process, ports["HTTP"])
+            yield Daemon(process.pid, ports)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
 
 
 async def wait_packed(url: str, patience: float) -> int:

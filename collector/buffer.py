@@ -28,6 +28,8 @@ class Chunk:
     size: int
     #: Set by the flusher once the chunk is durable; None where no sender waits. Cancelled: the sender was told no.
     done: asyncio.Future[None] | None = None
+    #: It is stored once however often it comes with this key. 16 bytes.
+    key: bytes | None = None
     #: Records and rejects together.
     count: int = field(init=False)
 
@@ -38,6 +40,11 @@ class Chunk:
     def withdrawn(self) -> bool:
         """Its sender was told that it was not stored, and will send it again."""
         return self.done is not None and self.done.cancelled()
+
+    def acknowledge(self) -> None:
+        """Tell the sender that it is durable."""
+        if self.done and not self.done.done():
+            self.done.set_result(None)
 
 
 class RingBuffer:
@@ -56,6 +63,11 @@ class RingBuffer:
         self._hurried = False
         self._room = asyncio.Event()
         self._arrived = asyncio.Event()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something waits that nobody has taken."""
+        return bool(self._waiting)
 
     def has_room(self, count: int, size: int) -> bool:
         """Whether a chunk of so many records and bytes may come in now."""
@@ -129,10 +141,15 @@ class RingBuffer:
             except TimeoutError:
                 return
 
+    def _fits(self, last: Chunk, count: int, max_records: int) -> bool:
+        """Whether the next chunk goes along with those taken: one that has a key is written alone."""
+        following = self._waiting[0]
+        return last.key is None and following.key is None and count + following.count <= max_records
+
     def _pop(self, max_records: int) -> list[Chunk]:
         taken: list[Chunk] = []
         count = 0
-        while self._waiting and (not taken or count + self._waiting[0].count <= max_records):
+        while self._waiting and (not taken or self._fits(taken[-1], count, max_records)):
             chunk = self._waiting.popleft()
             taken.append(chunk)
             count += chunk.count

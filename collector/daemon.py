@@ -24,6 +24,7 @@ from logagg.collector.datagrams import DatagramListener
 from logagg.collector.flusher import Flusher
 from logagg.collector.ingest import ingest_routes
 from logagg.collector.intake import Intake
+from logagg.collector.journaling import Journaling
 from logagg.collector.logs import set_up_logs
 from logagg.collector.metrics import Metrics
 from logagg.collector.notify import notify, watchdog
@@ -38,8 +39,9 @@ from logagg.query.http import make_app
 from logagg.query.routes_export import export_routes
 from logagg.query.routes_logs import log_routes
 from logagg.query.routes_status import Status, page_routes, status_routes
-from logagg.sinks.embedded import EmbeddedError, EmbeddedPostgres
+from logagg.sinks.embedded import EmbeddedError, EmbeddedPostgres, default_data_dir
 from logagg.sinks.errors import StoreError, StoreUnavailable
+from logagg.sinks.journal import Journal, JournalError
 from logagg.sinks.store import Store
 from logagg.sinks.upkeep import Upkeep
 
@@ -59,7 +61,7 @@ def serve(settings: Settings) -> int:
     status = 0
     try:
         uvloop.run(_until_signalled(settings))
-    except* (EmbeddedError, OSError, StoreError) as errors:
+    except* (EmbeddedError, JournalError, OSError, StoreError) as errors:
         log.error("the daemon stops", reason="; ".join(str(error) for error in errors.exceptions))
         status = 1
     return status
@@ -70,19 +72,17 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
     async with AsyncExitStack() as stack:
         server = EmbeddedPostgres(settings.data_dir) if settings.database_url is None else None
         url = settings.database_url or ""
-        folder = settings.data_dir
+        folder = (settings.data_dir or default_data_dir()).absolute()
         if server:
             stack.push_async_callback(asyncio.to_thread, server.stop)
             url = await asyncio.to_thread(server.start)
-            folder = server.data_dir
-        elif folder:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = await _store(stack, url, settings, folder)
         engine = Engine(store, timeout=settings.query_timeout.total_seconds(), concurrency=settings.query_concurrency)
         stack.callback(engine.close)
         metrics = Metrics()
         buffer = RingBuffer(settings.buffer_records, settings.waiting)
         metrics.watch(buffer)
+        journaling = await _journaling(stack, folder, settings, store, metrics)
         flusher = Flusher(
             buffer,
             store,
@@ -90,6 +90,8 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
             lanes=settings.flush_lanes,
             max_records=settings.flush_records,
             interval=settings.flush_interval.total_seconds(),
+            refuge=journaling,
+            patience=settings.journal_after.total_seconds(),
         )
         intake = Intake(
             buffer,
@@ -104,6 +106,8 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
                 group.create_task(_keep_running(server), name="embedded PostgreSQL"),
                 group.create_task(watchdog(), name="watchdog"),
             ]
+            if journaling:
+                background.append(group.create_task(journaling.run(), name="journal"))
             async with AsyncExitStack() as listeners:
                 listening = await _listen(listeners, settings, intake, metrics)
                 app = _application(settings, store, engine, flusher, intake, metrics)
@@ -122,6 +126,21 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
     log.info("stopped")
 
 
+async def _journaling(
+    stack: AsyncExitStack, folder: Path, settings: Settings, store: Store, metrics: Metrics
+) -> Journaling | None:
+    """Open the journal, if there shall be one."""
+    if not settings.journal_size:
+        return None
+    try:
+        journal = await asyncio.to_thread(Journal.open, folder / "journal", settings.journal_size)
+    except JournalError as error:
+        raise JournalError(f"{error}; give each daemon a data_dir of its own, or set journal_size to 0") from error
+    stack.push_async_callback(asyncio.to_thread, journal.close)
+    metrics.watch_journal(journal)
+    return Journaling(journal, store, metrics)
+
+
 async def _keep_running(server: EmbeddedPostgres | None) -> None:
     """Start the embedded PostgreSQL again when it has died, and keep its log short."""
     while server:
@@ -135,8 +154,9 @@ async def _keep_running(server: EmbeddedPostgres | None) -> None:
             log.error("the embedded PostgreSQL does not start", reason=str(error))
 
 
-async def _store(stack: AsyncExitStack, url: str, settings: Settings, folder: Path | None) -> Store:
+async def _store(stack: AsyncExitStack, url: str, settings: Settings, folder: Path) -> Store:
     """Open the store; a PostgreSQL that does not answer yet is waited for."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     loop = asyncio.get_running_loop()
     end = loop.time() + settings.start_timeout.total_seconds()
     while True:

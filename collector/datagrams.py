@@ -89,6 +89,8 @@ class DatagramListener:
         except OSError as error:  # such as an ICMP answer to an earlier datagram
             log.debug("receive failed", transport=self._transport, reason=str(error))
             return 0
+        if lost := receiver.lost():
+            self._intake.lost(self._transport, lost)
         now = datetime.now(UTC)
         for peer, frames in received:
             origin = Origin(now, self._transport, peer, self._environment)

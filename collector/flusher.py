@@ -1,4 +1,7 @@
-"""Group commit: lanes that take what has gathered in the ring buffer, store it in one transaction, and then ack it."""
+"""Group commit: lanes that take what has gathered in the ring buffer, store it in one transaction, and then ack it.
+
+While PostgreSQL does not take records they go to the journal, and are acked when they are on disk there.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -40,72 +43,125 @@ def merged(parts: Sequence[Records]) -> Records:
 class Sink(Protocol):
     """Where records go."""
 
-    async def write(self, records: Records, rejects: list[Reject]) -> Written:
+    async def write(self, records: Records, rejects: Sequence[Reject] = (), key: bytes | None = None) -> Written:
         """Store all of it; return when it is durable. Raises StoreUnavailable when nothing was written."""
+
+
+class Refuge(Protocol):
+    """Where records go while the sink is away: `journaling.Journaling`."""
+
+    #: Why the sink does not take records; None while it does, as far as is known.
+    trouble: str | None
+
+    async def keep(self, chunks: Sequence[Chunk]) -> bool:
+        """Keep chunks on disk; False when that cannot be, and they have to wait."""
+
+    def away(self, reason: str) -> None:
+        """Say that the sink does not take records; it says itself when it does again."""
 
 
 class Flusher:
     """Stores the buffer's chunks in order of arrival. A transaction that fails is tried again until it succeeds."""
 
     def __init__(
-        self, buffer: RingBuffer, sink: Sink, metrics: Metrics, *, lanes: int, max_records: int, interval: float
+        self,
+        buffer: RingBuffer,
+        sink: Sink,
+        metrics: Metrics,
+        *,
+        lanes: int,
+        max_records: int,
+        interval: float,
+        refuge: Refuge | None = None,
+        patience: float = 5.0,
     ) -> None:
+        """Without a refuge, records wait. With one, those go there that have waited for `patience` seconds."""
         self._buffer = buffer
         self._sink = sink
         self._metrics = metrics
         self._lanes = lanes
         self._max_records = max_records
         self._interval = interval
+        self._refuge = refuge
+        self._patience = patience
         self._turn = asyncio.Lock()
-        #: Why the last transaction failed; None while all is well.
-        self.trouble: str | None = None
+        self._trouble: str | None = None
+        #: When a lane took chunks, or was done with some, for the last time.
+        self._moved = 0.0
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the sink does not take records; None while all is well."""
+        return self._trouble or (self._refuge.trouble if self._refuge else None)
 
     async def run(self) -> None:
         """Flush until cancelled."""
+        self._moved = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
             for number in range(self._lanes):
                 group.create_task(self._lane(), name=f"flush lane {number}")
+            if self._refuge:
+                group.create_task(self._relieve(self._refuge), name="relief")
 
     async def _lane(self) -> NoReturn:
         while True:
-            async with self._turn:
-                chunks = await self._buffer.take(self._max_records, self._interval)
+            chunks = await self._take()
+            self._moved = asyncio.get_running_loop().time()
             await self._store(chunks)
+            self._moved = asyncio.get_running_loop().time()
+
+    async def _take(self) -> list[Chunk]:
+        async with self._turn:
+            return await self._buffer.take(self._max_records, self._interval)
+
+    async def _relieve(self, refuge: Refuge) -> NoReturn:
+        """Keep what waits in the refuge when all lanes are stuck: the sink is slow, or does not answer at all."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._patience / 10)
+            # With the turn free, no lane waits for chunks.
+            while self._buffer.waiting and not self._turn.locked() and loop.time() - self._moved >= self._patience:
+                chunks = self._without_withdrawn(await self._take())
+                if await refuge.keep(chunks):
+                    self._buffer.settle(chunks)
+                else:
+                    await self._store(chunks)
 
     async def _store(self, chunks: list[Chunk]) -> None:
         pause = FIRST_PAUSE
         while chunks := self._without_withdrawn(chunks):
+            if self._refuge and self._refuge.trouble and await self._refuge.keep(chunks):
+                break
             try:
                 await self._write(chunks)
             except Exception as error:  # whatever it is, records that were taken are not given up
-                self._failed(error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+                if not self._failed(error):
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, LONGEST_PAUSE)
             else:
-                self._buffer.settle(chunks)
-                return
+                self._recovered()
+                break
+        self._buffer.settle(chunks)
 
     async def _write(self, chunks: list[Chunk]) -> None:
         records = merged([chunk.decoded.records for chunk in chunks])
         rejects = list(chain.from_iterable(chunk.decoded.rejects for chunk in chunks))
         with self._metrics.flush_seconds.time():
-            written = await self._sink.write(records, rejects)
+            written = await self._sink.write(records, rejects, chunks[0].key)
         self._metrics.flush_records.observe(len(records) + len(rejects))
-        self._recovered()
         self._count(chunks, written)
         for chunk in chunks:
-            if chunk.done and not chunk.done.done():
-                chunk.done.set_result(None)
+            chunk.acknowledge()
 
     def _count(self, chunks: list[Chunk], written: Written) -> None:
         place = 0
         for chunk in chunks:
+            if written.repeated:
+                self._metrics.duplicate.labels(chunk.transport).inc(chunk.count)
+                continue
             end = place + len(chunk.decoded.records)
             poison = sum(place <= refused < end for refused in written.refused) if written.refused else 0
-            counters = self._metrics.of(chunk.transport)
-            counters.stored.inc(end - place - poison)
-            if quarantined := len(chunk.decoded.rejects) + poison:
-                counters.quarantined.inc(quarantined)
+            self._metrics.settled(chunk.transport, end - place - poison, len(chunk.decoded.rejects) + poison)
             place = end
 
     def _without_withdrawn(self, chunks: list[Chunk]) -> list[Chunk]:
@@ -117,14 +173,20 @@ class Flusher:
         self._buffer.settle(withdrawn)
         return [chunk for chunk in chunks if not chunk.withdrawn]
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception) -> bool:
+        """Note the trouble; return whether the refuge was told of it, so that there is no need to wait."""
         self._metrics.flush_failures.inc()
+        passing = isinstance(error, StoreUnavailable)
+        reason = str(error) or type(error).__name__
         if self.trouble is None:
-            passing = isinstance(error, StoreUnavailable)
-            log.error("PostgreSQL does not take records; they wait", reason=str(error), exc_info=not passing)
-        self.trouble = str(error) or type(error).__name__
+            log.error("PostgreSQL does not take records", reason=reason, exc_info=not passing)
+        if self._refuge and passing and self._refuge.trouble is None:
+            self._refuge.away(reason)
+            return True
+        self._trouble = reason
+        return False
 
     def _recovered(self) -> None:
-        if self.trouble is not None:
+        if self._trouble is not None:
             log.info("PostgreSQL takes records again", waiting=self._buffer.records)
-        self.trouble = None
+        self._trouble = None

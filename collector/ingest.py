@@ -18,6 +18,9 @@ from logagg.query.http import RAW, Route, reply
 from logagg.query.models import LogEntry, Seed1Log
 
 TRANSPORT = "http"
+#: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+KEY = "Idempotency-Key"
+LONGEST_KEY = 1024
 
 #: What a sender may be told, and what it should do.
 _STATUSES = {
@@ -73,7 +76,7 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
         raws = chain([request.get(RAW)], repeat(None))
         records = [from_object(log.as_object(), came, raw) for log, raw in zip(logs, raws, strict=False)]
         size = sum(len(record.message) + len(record.attributes or "") for record in records)
-        await intake.store(TRANSPORT, Decoded(records, []), size)
+        await intake.store(TRANSPORT, Decoded(records, []), size, _key(request))
 
     async def ingest(request: web.Request, _: None, __: None) -> web.Response:
         body = await request.app[BODIES].read(request)
@@ -81,7 +84,7 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
         if not len(decoded.records):
             why = decoded.rejects[0].reason if decoded.rejects else "it is empty"
             raise web.HTTPBadRequest(reason=f"no record in a body of {len(body)} bytes: {why}")
-        await intake.store(TRANSPORT, decoded, len(body))
+        await intake.store(TRANSPORT, decoded, len(body), _key(request))
         return reply({"accepted": len(decoded.records), "quarantined": len(decoded.rejects)})
 
     def route(path: str, summary: str, handler: Any, **more: Any) -> Route[Any, Any]:
@@ -100,6 +103,14 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
             consumes=("application/json", "application/x-ndjson"),
         ),
     ]
+
+
+def _key(request: web.Request) -> str | None:
+    """Return what the sender repeats when it sends the same body again. Raises HTTPBadRequest when it is too long."""
+    key = request.headers.get(KEY) or None
+    if key and len(key) > LONGEST_KEY:
+        raise web.HTTPBadRequest(reason=f"{KEY} of {len(key)} characters, at most {LONGEST_KEY}")
+    return key
 
 
 def _queued(message: str) -> web.Response:

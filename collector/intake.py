@@ -1,6 +1,7 @@
 """The one door from the listeners to the ring buffer: wait for room, wait for COMMIT, or take it or leave it."""
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -47,8 +48,14 @@ class Intake:
             if not self._buffer.offer(chunk):
                 self._metrics.dropped.labels(transport, "buffer full").inc(chunk.count)
 
-    async def store(self, transport: str, decoded: Decoded | Columnar, size: int) -> None:
+    def lost(self, transport: str, count: int) -> None:
+        """Count datagrams that the kernel dropped before they could be received."""
+        self._metrics.lost.labels(transport).inc(count)
+
+    async def store(self, transport: str, decoded: Decoded | Columnar, size: int, key: str | None = None) -> None:
         """Return when all of it is durable. Raises Overloaded when it is not, and never will be by this call.
+
+        What comes again with the same key of its sender is not stored again.
 
         A body of more than one transaction is stored in several; when one of them fails the sender is told no for all,
         and sends those again that were stored.
@@ -62,7 +69,8 @@ class Intake:
                 f"the buffer is full: {self._buffer.records} of {self._buffer.max_records} records and"
                 f" {self._buffer.bytes} of {self._buffer.max_bytes} bytes wait for PostgreSQL"
             )
-        for chunk in chunks:
+        for number, chunk in enumerate(chunks):
+            chunk.key = None if key is None else _digest(transport, key, number)
             chunk.done = loop.create_future()
             self._buffer.admit(chunk)
         await self._durable([chunk.done for chunk in chunks if chunk.done])
@@ -100,6 +108,10 @@ class Intake:
             here = slice(at, at + step)
             part = decoded._replace(records=records[here], rejects=rejects[here])  # type: ignore[arg-type]  # of one kind
             yield Chunk(transport, part, size * (len(part.records) + len(part.rejects)) // count)
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
 
 
 def _cancel(acks: list[asyncio.Future[None]]) -> None:

@@ -32,6 +32,7 @@ def set_up_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("aiohttp.server").addFilter(_without_fault)
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # that the server is away is said by us, once
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

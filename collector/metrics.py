@@ -1,11 +1,17 @@
-"""The metrics of the daemon, in one registry. The books: received = stored + quarantined + dropped + in the buffer."""
+"""The metrics of the daemon, in one registry.
 
+The books: received + replayed = stored + duplicate + quarantined + dropped + journaled + in the buffer.
+"""
+
+import time
+from collections.abc import Callable
 from itertools import chain
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from logagg.collector.buffer import RingBuffer
+from logagg.sinks.journal import Journal
 from logagg.sinks.upkeep import TASKS, Upkeep
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -37,6 +43,16 @@ class Metrics:
         self.dropped = self._counter(
             "records_dropped", "Records given up, by reason; their senders were told where the protocol can.",
             ("transport", "reason"),
+        )  # fmt: skip
+        self.duplicate = self._counter(
+            "records_duplicate", "Records that came again, by the key they came with.", transport
+        )
+        self.journaled = self._counter("records_journaled", "Records put into the journal.", transport)
+        self.replayed = self._counter("records_replayed", "Records out of the journal, stored.", transport)
+        self.journal_failures = self._counter("journal_failures", "Times that the journal took nothing.", ())
+        self.lost = self._counter(
+            "datagrams_lost", "Datagrams that the kernel dropped, its receive buffer being full; not in the books.",
+            transport,
         )  # fmt: skip
         self.cut = self._counter("frames_cut", "Frames longer than max_frame, cut and marked.", transport)
         self.connections = Gauge("logagg_connections", "Connections open now.", transport, registry=self.registry)
@@ -83,13 +99,29 @@ class Metrics:
             self._of[transport] = OfTransport(received, size, stored, quarantined, seconds)
         return self._of[transport]
 
+    def settled(self, transport: str, stored: int, quarantined: int) -> None:
+        """Count what is committed."""
+        counters = self.of(transport)
+        counters.stored.inc(stored)
+        if quarantined:
+            counters.quarantined.inc(quarantined)
+
     def watch(self, buffer: RingBuffer) -> None:
         """Show how full the buffer is."""
-        for name, text, value in (
-            ("logagg_buffer_records", "Records that wait for PostgreSQL.", lambda: buffer.records),
-            ("logagg_buffer_bytes", "Bytes that wait for PostgreSQL.", lambda: buffer.bytes),
-        ):
-            Gauge(name, text, registry=self.registry).set_function(value)
+        self._show("buffer_records", "Records that wait for PostgreSQL.", lambda: buffer.records)
+        self._show("buffer_bytes", "Bytes that wait for PostgreSQL.", lambda: buffer.bytes)
+
+    def watch_journal(self, journal: Journal) -> None:
+        """Show what is in the journal."""
+        self._show("journal_records", "Records in the journal.", lambda: journal.records)
+        self._show("journal_bytes", "Bytes of its files.", lambda: journal.bytes)
+        self._show(
+            "journal_age_seconds", "How long the oldest of them is there.",
+            lambda: 0 if journal.oldest is None else max(0, time.time() - journal.oldest),
+        )  # fmt: skip
+        self._show("journal_damaged_files", "Files of it that are damaged.", lambda: len(journal.damaged))
+        self._show("journal_cut_bytes", "Bytes of torn ends, cut at the start.", lambda: journal.cut_bytes)
+        self._show("journal_lost_records", "Records that damage made unreadable.", lambda: journal.lost_records)
 
     def maintained(self, done: Upkeep) -> None:
         """Note the tasks of a round of maintenance, and what it found waiting."""
@@ -105,13 +137,24 @@ class Metrics:
     def totals(self) -> dict[str, dict[str, float]]:
         """Return the books for people: of each transport, received, stored, quarantined and dropped."""
         books: dict[str, dict[str, float]] = {}
-        for counter in (self.received, self.stored, self.quarantined, self.dropped):
+        for counter in (
+            self.received,
+            self.stored,
+            self.duplicate,
+            self.quarantined,
+            self.dropped,
+            self.journaled,
+            self.replayed,
+        ):
             for sample in chain.from_iterable(metric.samples for metric in counter.collect()):
                 if sample.name.endswith("_total"):
                     name = sample.name.removeprefix("logagg_records_").removesuffix("_total")
                     of_transport = books.setdefault(sample.labels["transport"], {})
                     of_transport[name] = of_transport.get(name, 0) + sample.value
         return books
+
+    def _show(self, name: str, text: str, value: Callable[[], float]) -> None:
+        Gauge(f"logagg_{name}", text, registry=self.registry).set_function(value)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"logagg_{name}", text, labels, registry=self.registry)

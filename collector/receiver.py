@@ -5,6 +5,7 @@ import errno
 import mmap
 import os
 import socket
+import struct
 import sys
 from functools import lru_cache
 
@@ -17,6 +18,10 @@ _NAME = 28
 #: Where the address stands in `sockaddr_in` and `sockaddr_in6`; in the latter with the number of the interface.
 _ADDRESS = {socket.AF_INET: slice(4, 8), socket.AF_INET6: slice(8, 28)}
 _RAW_INET6 = 16
+#: Numbers of 32 bits about the memory of a socket, <linux/sock_diag.h>: the ninth counts what was dropped.
+_SO_MEMINFO = 55
+_DROPS = 8 * 4
+_WRAP = 1 << 32
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,6 +52,7 @@ class Receiver:
     def __init__(self, sock: socket.socket, most: int) -> None:
         self._socket = sock
         self._most = most
+        self._drops = 0
         self._data = mmap.mmap(-1, most * LARGEST)
         self._names = np.zeros((most, _NAME), dtype=np.uint8)
         self._iovecs = np.zeros(most, dtype=_IOVEC)
@@ -72,6 +78,12 @@ class Receiver:
         ends = (np.arange(count) * LARGEST + self._messages["received"][:count]).tolist()
         frames = [data[start:end] for start, end in zip(range(0, count * LARGEST, LARGEST), ends, strict=True)]
         return self._by_peer(frames)
+
+    def lost(self) -> int:
+        """Return how many datagrams the kernel has dropped since it was asked for the last time, for want of room."""
+        drops = struct.unpack_from("I", self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64), _DROPS)[0]
+        lost, self._drops = (drops - self._drops) % _WRAP, drops
+        return int(lost)
 
     def _by_peer(self, frames: list[bytes]) -> list[tuple[str, list[bytes]]]:
         family = self._socket.family

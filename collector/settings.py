@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     )
     data_dir: Path | None = Field(
         None,
-        description="Folder of the embedded PostgreSQL, and of files in which batches wait to be packed; unset: "
+        description="Folder of the journal, of batches that wait to be packed, and of the embedded PostgreSQL; unset: "
         "/var/lib/logagg for root, else the user's data folder.",
     )
     environment: str | None = Field(None, description="Environment of records that name none, such as production.")
@@ -106,6 +106,13 @@ class Settings(BaseSettings):
         timedelta(milliseconds=50), description="How long records that nobody waits for gather before a transaction."
     )
     flush_lanes: int = Field(3, ge=1, le=16, description="Transactions under way at once.")
+    journal_size: ByteSize = Field(
+        _size(1024),
+        description="Disk for records that PostgreSQL does not take, in a journal in data_dir; 0: none, they wait.",
+    )
+    journal_after: Duration = Field(
+        timedelta(seconds=5), description="How long records wait for a PostgreSQL that is slow before they go there."
+    )
     ack_timeout: Duration = Field(
         timedelta(seconds=10), description="How long an HTTP sender waits for COMMIT before it gets a 503."
     )

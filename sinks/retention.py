@@ -15,6 +15,8 @@ from logagg.sinks.reading import PACKED_SIZE
 
 #: Batches deleted by one statement: each may have megabytes beside its row.
 _PIECE = 200
+#: How long a write with a key that is in already is known for one that comes again.
+KEYS_KEPT = timedelta(days=7)
 _EPOCH = datetime(1, 1, 1, tzinfo=UTC)
 
 _OLD = "b.closed_at is not null and greatest(b.received_max, b.closed_at) < $1"
@@ -128,6 +130,7 @@ async def drop_expired(con: asyncpg.Connection, old: Border) -> Dropped:
             kept[name] = 0
     status = await con.execute(f"delete {_STRAY}", old.batches, old.rows, old.now)
     await con.execute("delete from kept_days where keep_until <= $1", old.now)
+    await con.execute("delete from keys where written_at < $1", old.now - KEYS_KEPT)
     return Dropped(tuple(dropped), kept, int(status.rpartition(" ")[2]), batches, records)
 
 

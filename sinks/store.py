@@ -25,7 +25,7 @@ from logagg.sinks.owners import Owner
 from logagg.sinks.packed import PackedReader
 from logagg.sinks.packer import Packer
 from logagg.sinks.upkeep import Maintenance, Upkeep
-from logagg.sinks.writing import BatchLost, Doubt, Sifted, columns_of, nothing, outcome, put
+from logagg.sinks.writing import BatchLost, Doubt, Place, Repeated, Sifted, columns_of, nothing, outcome, put
 
 __all__ = ["BatchInfo", "Loaded", "Store", "StoreError", "StoreUnavailable", "Upkeep", "Written"]
 
@@ -47,6 +47,8 @@ class Written(NamedTuple):
     quarantined: list[Reject]
     #: Which they are: their positions among the records of the write.
     refused: list[int]
+    #: A write with this key was in already; nothing of this one is.
+    repeated: bool = False
 
 
 class Store:
@@ -114,8 +116,10 @@ class Store:
 
     # Writing
 
-    async def write(self, records: Records, rejects: Sequence[Reject] = ()) -> Written:
+    async def write(self, records: Records, rejects: Sequence[Reject] = (), key: bytes | None = None) -> Written:
         """Write all in one transaction; return after COMMIT. Records are `Record`s, or a frame of `columns.COLUMNS`.
+
+        With a key it is written once, however often it is tried, by whichever store of the database.
 
         At most 65,536 records, else ValueError. A record that PostgreSQL refuses goes to the quarantine, its neighbours
         are stored. When the caller is cancelled the write still runs to its end: all of it is in, or nothing.
@@ -128,18 +132,20 @@ class Store:
             raise StoreError(message)
         if not len(records) and not rejects:
             return Written(0, [], [])
-        return await asyncio.shield(self._begin(self._write(records, rejects)))
+        return await asyncio.shield(self._begin(self._write(records, rejects, key)))
 
-    async def _write(self, records: Records, rejects: Sequence[Reject]) -> Written:
+    async def _write(self, records: Records, rejects: Sequence[Reject], key: bytes | None) -> Written:
         frame, poison = columns_of(records)
         with unavailable():
             while True:
                 batch, placed = await self._place(frame)
                 try:
-                    written = await self._put(batch, placed, [*rejects, *poison.values()])
+                    written = await self._put(batch, placed, [*rejects, *poison.values()], key)
                 except BatchLost:
                     if batch:
                         batch.lost = True
+                except Repeated:
+                    return Written(0, [], [], repeated=True)
                 else:
                     return _with_poison(written, poison)
 
@@ -166,21 +172,24 @@ class Store:
             self._current = self._own[number] = OpenBatch(number)
         return self._current
 
-    async def _put(self, batch: OpenBatch | None, frame: pl.DataFrame, rejects: Sequence[Reject]) -> Written:
+    async def _put(
+        self, batch: OpenBatch | None, frame: pl.DataFrame, rejects: Sequence[Reject], key: bytes | None
+    ) -> Written:
         """Write, and keep in memory what was committed."""
         sifted = nothing()
         try:
-            sifted = await self._committed(batch.number if batch else None, frame, rejects)
+            place = Place(batch.number if batch else None, self._owner.number, key)
+            sifted = await self._committed(place, frame, rejects)
         finally:
             if batch:
                 batch.release(sifted.frame, sifted.stats)
         refused = [] if not sifted.poison else (~frame["id"].is_in(sifted.frame["id"].implode())).arg_true().to_list()
         return Written(sifted.frame.height, sifted.poison, refused)
 
-    async def _committed(self, batch: int | None, frame: pl.DataFrame, rejects: Sequence[Reject]) -> Sifted:
+    async def _committed(self, place: Place, frame: pl.DataFrame, rejects: Sequence[Reject]) -> Sifted:
         try:
             async with self._connections.writer() as con:
-                return await put(con, batch, self._owner.number, frame, rejects)
+                return await put(con, place, frame, rejects)
         except Doubt as doubt:
             if await self._settled(doubt):
                 return doubt.sifted

@@ -22,8 +22,16 @@ _OURS = "select pg_current_xact_id()::text from batches where batch = $1 and own
 _XID = "select pg_current_xact_id()::text"
 
 
+#: Waits for another transaction with this key under way, and finds what that came to.
+_KEY = "insert into keys (key) values ($1) on conflict do nothing returning true"
+
+
 class BatchLost(Exception):
     """The batch is closed: its owner was taken for dead."""
+
+
+class Repeated(Exception):
+    """A write with this key is in already."""
 
 
 class Sifted(NamedTuple):
@@ -66,19 +74,31 @@ class Doubt(Exception):
         self.sifted = sifted
 
 
-async def put(
-    con: asyncpg.Connection, batch: int | None, owner: int, frame: pl.DataFrame, rejects: Sequence[Reject]
-) -> Sifted:
-    """Write all in one transaction; return when it is committed. Raises BatchLost, Doubt, and what asyncpg raises."""
+class Place(NamedTuple):
+    """Where a write goes."""
+
+    #: None for a write without records.
+    batch: int | None
+    owner: int
+    #: See `Store.write`.
+    key: bytes | None = None
+
+
+async def put(con: asyncpg.Connection, place: Place, frame: pl.DataFrame, rejects: Sequence[Reject]) -> Sifted:
+    """Write all in one transaction; return when it is committed.
+
+    Raises BatchLost, Repeated, Doubt, and what asyncpg raises.
+    """
+    batch = place.batch
     clean = [_clean(r) for r in rejects]
     few = frame.height <= copying.FEW  # then a thread costs more than it spares the event loop
     encoded, stats = _prepared(frame, batch) if few else await asyncio.to_thread(_prepared, frame, batch)
     try:
-        return await _transact(con, batch, owner, clean, _copy_all(con, frame, encoded, stats))
+        return await _transact(con, place, clean, _copy_all(con, frame, encoded, stats))
     except Exception as error:
         if not frame.height or not is_poison(error):
             raise
-    return await _transact(con, batch, owner, clean, _sift(con, batch, frame))
+    return await _transact(con, place, clean, _sift(con, batch, frame))
 
 
 def _prepared(frame: pl.DataFrame, batch: int | None) -> tuple[copying.Encoded, Stats]:
@@ -87,8 +107,9 @@ def _prepared(frame: pl.DataFrame, batch: int | None) -> tuple[copying.Encoded, 
 
 
 async def _transact(
-    con: asyncpg.Connection, batch: int | None, owner: int, rejects: list[Reject], copy: Coroutine[Any, Any, Sifted]
+    con: asyncpg.Connection, place: Place, rejects: list[Reject], copy: Coroutine[Any, Any, Sifted]
 ) -> Sifted:
+    batch, owner, key = place
     with contextlib.closing(copy):  # never awaited when what comes before fails
         transaction = con.transaction()
         await transaction.start()
@@ -96,6 +117,8 @@ async def _transact(
             xid = await con.fetchval(_XID) if batch is None else await con.fetchval(_OURS, batch, owner)
             if xid is None:
                 raise BatchLost
+            if key is not None and not await con.fetchval(_KEY, key):
+                raise Repeated
             sifted = await copy
             await _quarantine(con, rejects + sifted.poison)
         except BaseException:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -62,7 +63,8 @@ async def start_daemon(database_url: str) -> AsyncIterator[Starter]:
         async def start(**settings: Any) -> RunningDaemon:
             listening: asyncio.Future[Mapping[str, Address]] = asyncio.get_running_loop().create_future()
             listeners = dict.fromkeys((name for name in Settings.model_fields if name.endswith("_listen")), ":0")
-            made = Settings(**{"database_url": database_url, **listeners, **settings})
+            folder = stack.enter_context(TemporaryDirectory(prefix="logagg-test-"))
+            made = Settings(**{"database_url": database_url, "data_dir": folder, **listeners, **settings})
             group.create_task(run(made, stopping, listening.set_result))
             addresses = await listening
             http = aiohttp.ClientSession(f"http://{addresses['http_listen']}")

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -46,13 +47,15 @@ def environment(**settings: str) -> dict[str, str]:
 def process(**settings: str) -> Iterator[subprocess.Popen[str]]:
     """Run a daemon; what it logs is in its stderr."""
     command = [sys.executable, "-m", "logagg.cli", "serve"]
-    running = subprocess.Popen(command, env=environment(**settings), stderr=subprocess.PIPE, text=True)
-    try:
-        yield running
-    finally:
-        if running.poll() is None:
-            running.kill()
-        running.communicate()
+    with tempfile.TemporaryDirectory(prefix="logagg-test-", ignore_cleanup_errors=True) as folder:
+        env = environment(**{"data_dir": folder, **settings})
+        running = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+        try:
+            yield running
+        finally:
+            if running.poll() is None:
+                running.kill()
+            running.communicate()
 
 
 def events(lines: str) -> list[dict[str, str]]:

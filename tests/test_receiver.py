@@ -53,6 +53,18 @@ def test_no_more_than_there_is_room_for_and_the_largest_whole(
     assert receiver.receive() == []
 
 
+def test_what_the_kernel_drops_is_counted_once(sockets: tuple[socket.socket, list[socket.socket]]) -> None:
+    listening, (sender, _) = sockets
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    receiver = Receiver(listening, 1000)
+    for _ in range(200):
+        sender.send(b"x" * 1000)
+    received = sum(len(frames) for _, frames in receiver.receive())
+    assert 0 < received < 200
+    assert receiver.lost() == 200 - received
+    assert receiver.lost() == 0
+
+
 def test_an_address_with_an_interface_is_written_as_recvfrom_does() -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as listening:
         listening.bind(("::", 0))
