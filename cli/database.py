@@ -1,5 +1,6 @@
 """`logagg db`: the commands that talk to PostgreSQL itself, not to the daemon."""
 
+import contextlib
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -180,7 +181,13 @@ def _form(each: float | None, text: str, sizes: dict[str, str]) -> str:
 def _span(oldest: datetime | None, newest: datetime | None) -> str:
     if oldest is None or newest is None:
         return "nothing yet"
-    return " to ".join(moment.astimezone().strftime("%Y-%m-%d %H:%M:%S%z") for moment in (oldest, newest))
+    return f"{_moment(oldest)} to {_moment(newest)}"
+
+
+def _moment(moment: datetime) -> str:
+    with contextlib.suppress(OverflowError, ValueError):  # the first and the last day there is, in some zones
+        moment = moment.astimezone()
+    return f"{moment:%Y-%m-%d %H:%M:%S%z}"
 
 
 for command in (pack, unpack, prune, sql):

@@ -24,6 +24,8 @@ _COMMANDS = {
     "patterns": ("counting", "patterns"),
     "export": ("exporting", "export"),
     "send": ("sending", "send"),
+    "quarantine": ("quarantine", "quarantine"),
+    "doctor": ("doctor", "doctor"),
     "db": ("database", "db"),
 }
 

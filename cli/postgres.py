@@ -1,4 +1,7 @@
-"""PostgreSQL for the commands of `logagg db`: where it is, a connection, and what goes wrong with it in one line."""
+"""PostgreSQL for the commands that ask it: where it is, a connection, and what goes wrong with it in one line.
+
+They are `logagg db` and `logagg quarantine`.
+"""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable

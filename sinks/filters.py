@@ -1,8 +1,9 @@
 """The token filter of a batch: which words are in it, with a few wrong yes and never a wrong no.
 
 A split-block Bloom filter, as Parquet has it (Putze, Sanders, Singler: "Cache-, Hash- and Space-Efficient Bloom
-Filters"): blocks of 32 bytes; a word sets one bit in each of the 8 32-bit words of one block. So a question for a word
-needs one block of the filter.
+Filters"): blocks of 8 numbers of 32 bits; a word sets one bit in each of the first 7 numbers of one block. So a
+question for a word needs one block of the filter. The last number of a block is a checksum of the others, its place and
+how many blocks there are: what is damaged or cut says yes to everything.
 
 The hash is defined here and never changes: filters are stored. It reads a folded word (`words.fold`) as little-endian
 numbers of 8 bytes, the last one filled up with zeros; of a word of more than 64 bytes its first 32 and its last 32
@@ -10,6 +11,7 @@ bytes, and the length.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +21,8 @@ from logagg.sinks import documents, words
 
 #: Bytes of a block.
 BLOCK = 32
-#: Of the filter for one distinct word. Measured: 0.02 % wrong yes; 0.13 % with 16, 1.3 % with 10.
-BITS_PER_WORD = 24
+#: Of the filter for one distinct word. Measured: 0.02 % wrong yes; 0.04 % with 24.
+BITS_PER_WORD = 28
 #: Filters do not grow further: with more distinct words than this they answer yes more often.
 MOST_WORDS = 1 << 20
 
@@ -37,10 +39,10 @@ Places = npt.NDArray[np.int64]
 
 _U64 = np.uint64
 _U32 = np.uint32
-#: The salts of Parquet's filter: odd numbers, drawn by chance.
-_SALTS = np.array(
-    [0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D, 0x705495C7, 0x2DF1424B, 0x9EFC4947, 0x5C6BFB31], dtype=_U32
-)
+#: The salts of Parquet's filter, but the last: odd numbers, drawn by chance.
+_SALTS = np.array([0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D, 0x705495C7, 0x2DF1424B, 0x9EFC4947], dtype=_U32)
+#: Where the checksum stands in a block.
+_CHECK = len(_SALTS)
 #: Multipliers of splitmix64.
 _ODD, _FIRST, _SECOND = _U64(0x9E3779B97F4A7C15), _U64(0xBF58476D1CE4E5B9), _U64(0x94D049BB133111EB)
 #: By the bytes of a word that are left: which bits of the 8 bytes read are of the word.
@@ -71,15 +73,26 @@ def block_of(hashes: Hashes, length: int) -> Places:
     return (((hashes >> _U64(32)) * _U64(length // BLOCK)) >> _U64(32)).astype(np.int64) * BLOCK
 
 
-def may_hold(blocks: bytes, hashes: Hashes) -> npt.NDArray[np.bool_]:
-    """Tell which words may be in which batches: a row a batch, a column a word.
+class Answers(NamedTuple):
+    """A row a batch, a column a word."""
 
-    `blocks` has for each batch the block of each word, one after the other.
+    #: Whether the word may be there.
+    held: npt.NDArray[np.bool_]
+    #: Whether the block that was asked is as it was written.
+    whole: npt.NDArray[np.bool_]
+
+
+def may_hold(blocks: bytes, lengths: Sequence[int], hashes: Hashes) -> Answers:
+    """Tell which words may be in which batches.
+
+    `blocks` has for each batch the block of each word, one after the other; `lengths` are bytes of the filters.
     """
     found = np.frombuffer(blocks, "<u4").reshape(-1, len(hashes), BLOCK // 4)
+    counts = (np.array(lengths, dtype=np.uint64) // _U64(BLOCK))[:, np.newaxis]
+    numbers = ((hashes >> _U64(32)) * counts) >> _U64(32)
+    whole = _checksums(found, numbers, counts) == found[:, :, _CHECK]
     bits = _bits(hashes[:, np.newaxis], _SALTS)
-    held: npt.NDArray[np.bool_] = ((found & bits) == bits).all(axis=2)
-    return held
+    return Answers(((found[:, :, :_CHECK] & bits) == bits).all(axis=2) | ~whole, whole)
 
 
 class _Found:
@@ -103,6 +116,7 @@ class _Found:
         if self._full is None:
             self._full = _empty(self._count)
             _insert(self._full, self._hashes[0])
+        _seal(self._full)
         return bytes(self._full)
 
     def _compact(self) -> None:
@@ -126,9 +140,27 @@ def _insert(filter_: bytearray, hashes: Hashes) -> None:
     blocks = block_of(hashes, len(filter_)) // BLOCK
     first = np.flatnonzero(np.diff(blocks, prepend=-1))
     blocks = blocks[first]
-    table = np.frombuffer(filter_, "<u4").reshape(-1, len(_SALTS))
+    table = np.frombuffer(filter_, "<u4").reshape(-1, BLOCK // 4)
     for column, salt in enumerate(_SALTS):
         table[blocks, column] |= np.bitwise_or.reduceat(_bits(hashes, salt), first)
+
+
+def _seal(filter_: bytearray) -> None:
+    """Write the checksums."""
+    table = np.frombuffer(filter_, "<u4").reshape(-1, BLOCK // 4)
+    table[:, _CHECK] = _checksums(
+        table, np.arange(len(table), dtype=np.uint64), np.array([len(table)], dtype=np.uint64)
+    )
+
+
+def _checksums(blocks: npt.NDArray[np.uint32], numbers: Hashes, counts: Hashes) -> npt.NDArray[np.uint32]:
+    """Return the checksum of each block, by its number and how many there are."""
+    state = numbers + counts * _ODD
+    for place in range(_CHECK):
+        state = (state ^ blocks[..., place]) * _FIRST
+        state = state ^ (state >> _U64(32))
+    checksums: npt.NDArray[np.uint32] = (state * _SECOND >> _U64(32)).astype(_U32)
+    return checksums
 
 
 def _bits(hashes: Hashes, salts: npt.NDArray[np.uint32] | np.uint32) -> npt.NDArray[np.uint32]:

@@ -10,11 +10,14 @@ from weakref import WeakValueDictionary
 import asyncpg
 import numpy as np
 import polars as pl
+import structlog
 
 from logagg.sinks import filters, frames, packing, words
 from logagg.sinks.batches import BatchInfo, Loaded
 from logagg.sinks.cache import Cache
 from logagg.sinks.errors import BlobDamaged, StoreError, unavailable
+
+log = structlog.get_logger("packed")
 
 _PARTS = {"head": packing.HEAD, "body": packing.BODY}
 #: `%s` are names out of `_PARTS`. A part is null for a batch that is not packed.
@@ -22,11 +25,11 @@ _BLOBS = "select checksums, %s from batches where batch = $1"
 #: One row a batch, with the blocks of all words behind each other. $2 are the upper halves of the hashes: see
 #: `filters.block_of`. Neither the length of the filter nor a block of it needs the whole filter to be read.
 _BLOCKS = """
-select batch, string_agg(
+select batch, octet_length(filter), string_agg(
     substr(filter, (((high * (octet_length(filter) / 32)) >> 32) * 32 + 1)::integer, 32), ''::bytea order by place
 )
 from batches, unnest($2::bigint[]) with ordinality as asked (high, place)
-where batch = any($1::bigint[]) and octet_length(filter) > 0
+where batch = any($1::bigint[]) and octet_length(filter) >= 32
 group by batch
 """
 _SUMMARIES = "select batch, checksums, summary from batches where batch = any($1::bigint[]) and packed_at is not null"
@@ -143,7 +146,10 @@ class PackedReader:
         if not rows:
             return {}
         held = np.ones((len(rows), len(asked)), dtype=bool)
-        held[:, places] = filters.may_hold(b"".join(row[1] for row in rows), hashes)
+        answers = filters.may_hold(b"".join(row[2] for row in rows), [row[1] for row in rows], hashes)
+        held[:, places] = answers.held
+        for place in np.flatnonzero(~answers.whole.all(axis=1)).tolist():
+            log.warning("a token filter is damaged; questions read its batch instead", batch=rows[place][0])
         return dict(zip((row[0] for row in rows), held.tolist(), strict=True))
 
     async def summaries(self, numbers: Sequence[int]) -> dict[int, pl.DataFrame]:

@@ -168,3 +168,11 @@ def test_every_error_in_the_settings_with_its_place(command: str, tmp_path: Path
     assert result.stderr.count("\n") == 4
     missing = logagg(command, "--config", "/no/such.toml")
     assert missing.stderr == "logagg: /no/such.toml: cannot be read: No such file or directory\n"
+
+
+async def test_the_first_and_the_last_moment_there_is(store: Store, database_url: str) -> None:
+    """They have no local time in Python."""
+    await store.write([record(datetime.min.replace(tzinfo=UTC)), record(datetime.max.replace(tzinfo=UTC))])
+    said = await asyncio.to_thread(logagg, "db", "status", "--database-url", database_url)
+    assert said.exit_code == 0
+    assert "1-01-01 00:00:00+0000" in said.stdout

@@ -89,9 +89,17 @@ function filters(without) {
 async function get(address, signal) {
   const answer = await fetch(address, { signal, headers: { Accept: "application/json" } });
   const body = await answer.json();
+  const missing = answer.headers.get("X-Logagg-Incomplete");
+  if (answer.ok && missing && !signal.aborted) incomplete(missing);
   if (answer.ok) return { body, links: answer.headers.get("Link") };
   const detail = body.detail;
   throw new Error(Array.isArray(detail) ? detail.map((each) => each.msg).join("\n") : String(detail));
+}
+
+function incomplete(missing) {
+  $("problem").firstChild.textContent = "Not all records could be read; what is here is the rest.";
+  $("problem").lastChild.textContent = missing;
+  $("problem").hidden = false;
 }
 
 function report(error) {

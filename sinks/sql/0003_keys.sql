@@ -7,4 +7,4 @@ create table keys (
 create index keys_written_at on keys using brin (written_at);
 
 comment on table keys is
-    'Keys of writes that are in: a write with one of them is not stored again; kept for the setting keys_retention';
+    'Keys of writes that are in: a write with one of them is not stored again; kept for a week';

@@ -1,0 +1,339 @@
+"""`logagg doctor`: ask a running daemon whether it is well, and above all whether its books balance."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import click
+
+from logagg.cli.client import Client
+from logagg.cli.options import examples, server_options
+from logagg.cli.output import compact
+from logagg.cli.terminal import Failure, Screen, paint, visible, wants_colour
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+Status = Literal["ok", "warning", "failed"]
+
+#: Both sides of the books; what is in the buffer belongs to the right one, but is one number for all transports.
+IN = ("received", "replayed")
+OUT = ("stored", "duplicate", "quarantined", "dropped", "journaled")
+#: Readings of books that do not balance, and seconds between two.
+READINGS, PAUSE = 20, 0.25
+#: Seconds after which maintenance should have run again, and a closed batch should be packed.
+OVERDUE, UNPACKED = 600, 3600
+#: Builds indexes for as long as it takes, and only where they are wanted.
+_UNHURRIED = "gin"
+#: Is told no when the buffer has no room. Every other transport with connections holds back what it has read.
+_ASKED = "http"
+_COLOURS = {"ok": "32", "warning": "33", "failed": "1;31"}
+
+
+class Check(NamedTuple):
+    """What was looked at, how it is, and the numbers behind that."""
+
+    name: str
+    status: Status
+    said: str
+    numbers: Mapping[str, float | str]
+
+
+class Reading(NamedTuple):
+    """The metrics at one moment: the daemon counts nothing while it writes them down."""
+
+    samples: Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
+    #: The daemon's own clock, in Unix time.
+    at: float
+
+    def total(self, name: str) -> int:
+        """Return the sum of a metric over its labels; 0 when it is not there."""
+        return round(sum(value for (each, _), value in self.samples.items() if each == f"logagg_{name}"))
+
+    def by(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """Return a metric by the values of labels."""
+        found: dict[tuple[str, ...], float] = {}
+        for (each, pairs), value in self.samples.items():
+            if each == f"logagg_{name}":
+                values = dict(pairs)
+                key = tuple(values.get(label, "") for label in labels)
+                found[key] = found.get(key, 0) + value
+        return found
+
+    def books(self) -> dict[str, dict[str, int]]:
+        """Return what is counted of records, by transport."""
+        books: dict[str, dict[str, int]] = {}
+        for name in (*IN, *OUT):
+            for (transport,), value in self.by(f"records_{name}_total", "transport").items():
+                books.setdefault(transport, dict.fromkeys((*IN, *OUT), 0))[name] = round(value)
+        return dict(sorted(books.items()))
+
+    @property
+    def buffer(self) -> int:
+        """Records that wait for PostgreSQL."""
+        return self.total("buffer_records")
+
+    def missing(self) -> dict[str, int]:
+        """Return what came in and is not booked out, by transport: it is in the buffer, or lost."""
+        return {
+            transport: sum(book[name] for name in IN) - sum(book[name] for name in OUT)
+            for transport, book in self.books().items()
+        }
+
+    @property
+    def unexplained(self) -> int:
+        """What is missing and not in the buffer."""
+        return sum(self.missing().values()) - self.buffer
+
+    @property
+    def balanced(self) -> bool:
+        """Whether what is missing is what is in the buffer."""
+        return self.unexplained == 0 and all(count >= 0 for count in self.missing().values())
+
+
+class _Daemon(Client):
+    """What the doctor asks. Every method raises Failure when there is no answer, or one that logagg does not give."""
+
+    def version(self) -> str:
+        """Return the version of the daemon."""
+        about = self.get("/metrics", {})
+        if not isinstance(about, dict) or about.get("service") != "logagg":
+            raise Failure(f"{self._url}/metrics answered as logagg does not; is it logagg?")
+        return visible(str(about.get("version")))
+
+    def trouble(self) -> str | None:
+        """Return why the store cannot be reached; None when it can."""
+        response, body = self._get("/readyz", {})
+        if response.status != 503:
+            self._json("/readyz", response, body)
+            return None
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            answer = None
+        reason = answer.get("reason") if isinstance(answer, dict) else None
+        return visible(str(reason or "the daemon does not say why"))
+
+    def reading(self) -> Reading:
+        """Return the metrics."""
+        response, body = self._request("GET", "/metrics", headers={"Accept": "text/plain"})
+        if response.status != 200:
+            raise self._refusal("/metrics", response, None)
+        reading = Reading(_samples(body), _clock(response))
+        if not any(name == "logagg_buffer_records" for name, _ in reading.samples):
+            raise Failure(f"{self._url}/metrics are not the metrics of a logagg that this client knows")
+        return reading
+
+
+def _samples(body: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        families = list(text_string_to_metric_families(body.decode()))
+        samples = [each for family in families for each in family.samples if each.name.startswith("logagg_")]
+        found = {(each.name, tuple(sorted(each.labels.items()))): float(each.value) for each in samples}
+        for value in found.values():
+            round(value)  # raises for what is no number
+    except (ValueError, OverflowError, IndexError, KeyError) as error:
+        raise Failure(f"/metrics cannot be read: {visible(str(error))[:80]}; is it logagg?") from None
+    return found
+
+
+def _clock(response: "HTTPResponse") -> float:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(response.getheader("Date", "")).timestamp()
+    except (ValueError, TypeError, IndexError):
+        return time.time()
+
+
+def settled(read: Callable[[], Reading], pause: Callable[[float], None] = time.sleep) -> list[Reading]:
+    """Read until the books balance, or until two readings with nothing in the buffer agree; READINGS at most.
+
+    What is lost stays lost: one reading in which they balance says that nothing was, until then.
+    """
+    readings = [read()]
+    while not readings[-1].balanced and len(readings) < READINGS:
+        pause(PAUSE)
+        readings.append(read())
+        before, now = readings[-2:]
+        if not (before.buffer or now.buffer) and before.missing() == now.missing():
+            break
+    return readings
+
+
+def books(readings: Sequence[Reading]) -> Iterator[Check]:
+    """Yield a check for each transport, of readings of which only the last may balance."""
+    last = readings[-1]
+    # The one in which most is certain: what is in the buffer may belong to any of the transports.
+    clearest = min(reversed(readings), key=lambda reading: reading.buffer)
+    unexplained = 0 if last.balanced else min(reading.unexplained for reading in readings)
+    streams = {transport for (transport,) in last.by("connections", "transport")} - {_ASKED}
+    missing = clearest.missing()
+    # While streams may hold records back, only what the buffer cannot hold is surely lost of the other transports.
+    held = clearest.buffer if any(missing.get(transport, 0) > 0 for transport in streams) else 0
+    for transport, book in last.books().items():
+        count = 0 if last.balanced else missing.get(transport, 0)
+        if transport not in streams and count > 0:
+            count -= min(count, held)
+        difference = last.missing()[transport]
+        numbers = {**book, "difference": difference}
+        status, said = _judged(count, unexplained, clearest.buffer, transport in streams)
+        shown = {**book, "in the buffer": difference if status == "ok" else 0}
+        equals = "=" if status == "ok" else "against"
+        said = f"{said}: {_side(IN, book)} {equals} {_side((*OUT, 'in the buffer'), shown)}"
+        yield Check(f"books of {transport}", status, said, numbers)
+    if not last.books():
+        yield Check("books", "ok", "no record has come yet", {})
+    waits = {"buffer": last.buffer}
+    if (over := -max(reading.unexplained for reading in readings)) > 0 and min(missing.values(), default=0) >= 0:
+        yield Check("buffer", "failed", f"it counts {_records(over)} more than the books leave to it", waits)
+    else:
+        yield Check("buffer", "ok", f"{_records(last.buffer)} wait for PostgreSQL", waits)
+
+
+def _judged(missing: int, unexplained: int, buffer: int, stream: bool) -> tuple[Status, str]:
+    """Judge what is missing of a transport, when so much is unexplained of all and so much is in the buffer."""
+    if missing < 0:
+        return "failed", f"{_records(-missing)} more booked than came"
+    count = min(missing, unexplained)
+    if count <= 0:
+        return "ok", "balanced"
+    if stream and buffer:
+        return "warning", f"{_records(count)} are held back for want of room in the buffer, or lost; ask again later"
+    return (
+        "failed",
+        f"a leak of {'up to ' if buffer else ''}{count:,}: they came and are neither booked nor in the buffer",
+    )
+
+
+def _side(names: Iterable[str], book: Mapping[str, int]) -> str:
+    """Write a side of the books, without what is zero."""
+    return " + ".join(f"{name} {book[name]:,}" for name in names if book[name]) or "0"
+
+
+def _records(count: float) -> str:
+    return f"{count:,.0f} record{'' if count == 1 else 's'}"
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{max(seconds, 0):,.0f} s"
+
+
+def losses(now: Reading) -> Iterator[Check]:
+    """Yield what was given up, lost in the kernel and put aside, since the daemon was started."""
+    dropped = {" ".join(key): value for key, value in now.by("records_dropped_total", "transport", "reason").items()}
+    yield _counted("dropped", dropped, "no record was given up")
+    lost = {key[0]: value for key, value in now.by("datagrams_lost_total", "transport").items()}
+    yield _counted("kernel", lost, "no datagram was lost for want of room in the receive buffer", "datagrams lost")
+    aside = {key[0]: value for key, value in now.by("records_quarantined_total", "transport").items()}
+    yield _counted("quarantine", aside, "no record was put there")
+
+
+def _counted(name: str, counts: Mapping[str, float], none: str, what: str = "records") -> Check:
+    found = {visible(key): round(value) for key, value in sorted(counts.items()) if value}
+    said = f"{what} since the start: " + ", ".join(f"{key} {count:,}" for key, count in found.items())
+    return Check(name, "warning" if found else "ok", said if found else none, found)
+
+
+def journal(now: Reading) -> Check:
+    """Return what waits in the journal, and what is damaged there."""
+    names = ("records", "bytes", "age_seconds", "damaged_files", "lost_records", "cut_bytes")
+    if not any(name == "logagg_journal_records" for name, _ in now.samples):
+        return Check("journal", "ok", "there is none (journal_size = 0)", {})
+    found = {name: now.total(f"journal_{name}") for name in names} | {"failures": now.total("journal_failures_total")}
+    said = []
+    if found["records"]:
+        said.append(f"{_records(found['records'])} waiting, the oldest for {_span(found['age_seconds'])}")
+    if found["damaged_files"]:
+        said.append(f"damaged files: {found['damaged_files']:,}, kept in data_dir/journal as NAME.damaged")
+    if found["lost_records"]:
+        said.append(f"{_records(found['lost_records'])} in it can be read no more")
+    if found["failures"]:
+        said.append(f"took nothing {found['failures']:,} times, being full or its disk refusing")
+    status: Status = "failed" if found["lost_records"] else "warning" if said else "ok"
+    return Check("journal", status, "; ".join(said) or "empty, no file is damaged", found)
+
+
+def packing(now: Reading) -> Check:
+    """Return what waits to be packed."""
+    batches, age = now.total("unpacked_batches"), now.total("unpacked_age_seconds")
+    said = f"{batches:,} closed batches wait" + (f", the oldest for {_span(age)}" if batches else "")
+    numbers = {"batches": batches, "age_seconds": age}
+    return Check("packing", "warning" if batches and age > UNPACKED else "ok", said, numbers)
+
+
+def maintenance(now: Reading) -> Check:
+    """Return which tasks failed, and which have not run for long."""
+    tasks = {key[0]: value for key, value in now.by("maintenance_failures_total", "task").items()}
+    failed = {name: round(count) for name, count in tasks.items() if count}
+    ran = {key[0]: now.at - value for key, value in now.by("maintenance_last_run_seconds", "task").items()}
+    began = [value for value in now.by("maintenance_failures_created", "task").values() if value]
+    age = now.at - min(began) if began else 0.0
+    overdue = {name: ran.get(name, age) for name in sorted(tasks) if name != _UNHURRIED}
+    overdue = {name: ago for name, ago in overdue.items() if ago > OVERDUE}
+    said = [f"{visible(name)} has not run for {_span(ago)}" for name, ago in overdue.items()]
+    said += [
+        f"{visible(name)} failed {count:,} times since the start (the log says why)" for name, count in failed.items()
+    ]
+    numbers = {f"{name}_seconds_ago": round(ago) for name, ago in ran.items()}
+    numbers |= {f"{name}_failures": count for name, count in failed.items()}
+    well = f"all went well, the latest {_span(min(ran.values()))} ago" if ran else "has not run yet"
+    status: Status = "failed" if overdue else "warning" if failed else "ok"
+    return Check("maintenance", status, "; ".join(said) or well, numbers)
+
+
+def _checks(daemon: _Daemon, url: str) -> Iterator[Check]:
+    version = daemon.version()
+    yield Check("answers", "ok", f"logagg {version} at {visible(url)}", {"version": version})
+    trouble = daemon.trouble()
+    yield Check("store", "failed" if trouble else "ok", trouble or "PostgreSQL can be reached", {})
+    readings = settled(daemon.reading)
+    yield from books(readings)
+    yield from losses(readings[-1])
+    for check in (journal, packing, maintenance):
+        yield check(readings[-1])
+
+
+def _line(check: Check, colour: bool) -> str:
+    status = paint(check.status, _COLOURS[check.status]) if colour else check.status
+    return f"{status}{' ' * (8 - len(check.status))}{visible(check.name)}: {check.said}\n"
+
+
+@click.command(
+    epilog=examples(
+        "logagg doctor",
+        "logagg doctor --url http://other:8000",
+        "logagg doctor -o json | jq '.checks[] | select(.status != \"ok\")'",
+    )
+)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="The form of what is printed."
+)
+@server_options
+@click.pass_context
+def doctor(ctx: click.Context, output: str, url: str, token: str | None, timeout: float) -> None:
+    """Ask a daemon whether it is well.
+
+    Says of each thing whether it is ok, and the numbers: whether every record that came is accounted for, what was
+    dropped or put in quarantine, what waits, and whether maintenance runs. Counts are of this run of the daemon.
+
+    Exits with 0 when nothing failed, 1 when something did, 2 when the daemon cannot be asked.
+    """
+    checks: list[Check] = []
+    with _Daemon(url, token, timeout) as daemon, Screen(pager=False) as screen:
+        for check in _checks(daemon, url):
+            checks.append(check)
+            if output == "text":
+                screen.write(_line(check, wants_colour("auto")))
+        found = {check.status for check in checks}
+        worst = next(status for status in ("failed", "warning", "ok") if status in found)
+        if output == "json":
+            shown = [each._asdict() for each in checks]
+            screen.write(compact({"url": url, "status": worst, "checks": shown}) + "\n")
+    ctx.exit(1 if worst == "failed" else 0)

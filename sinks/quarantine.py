@@ -1,0 +1,64 @@
+"""The table `quarantine`: what could not become a record, to be looked at, and removed once it is one after all."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+import asyncpg
+
+#: The longest head of `Listed`, in bytes.
+HEAD = 160
+
+_LIST = """
+select id, received_at, transport, source, reason, octet_length(raw) as size, substring(raw for $4) as head
+from quarantine
+where ($1::text is null or transport = $1) and ($2::text is null or position(lower($2) in lower(reason)) > 0)
+order by id desc limit $3
+"""
+_GET = "select id, received_at, transport, source, reason, raw from quarantine where id = $1"
+
+
+class Listed(NamedTuple):
+    """An entry without its bytes."""
+
+    id: int
+    received_at: datetime
+    transport: str
+    source: str
+    reason: str
+    #: Bytes in all, and the first `HEAD` of them.
+    size: int
+    head: bytes
+
+
+class Entry(NamedTuple):
+    """All of an entry: a `Reject` with its id."""
+
+    id: int
+    received_at: datetime
+    transport: str
+    source: str
+    reason: str
+    raw: bytes
+
+
+async def listed(
+    con: asyncpg.Connection, *, transport: str | None = None, why: str | None = None, limit: int | None = None
+) -> list[Listed]:
+    """Return entries of this transport, with this text in their reason, in any case; the newest first. None is all."""
+    return [Listed(*row) for row in await con.fetch(_LIST, transport, why, limit, HEAD)]
+
+
+async def numbers(con: asyncpg.Connection) -> list[int]:
+    """Return the ids of all entries, the oldest first."""
+    return [number for (number,) in await con.fetch("select id from quarantine order by id")]
+
+
+async def get(con: asyncpg.Connection, number: int) -> Entry | None:
+    """Return one entry, None if it is not there."""
+    row = await con.fetchrow(_GET, number)
+    return Entry(*row) if row else None
+
+
+async def remove(con: asyncpg.Connection, number: int) -> None:
+    """Delete one entry; one that is gone already is no error."""
+    await con.execute("delete from quarantine where id = $1", number)
