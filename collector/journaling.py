@@ -60,9 +60,10 @@ class Journaling:
         """Keep chunks on disk and ack them; False when the journal is full or the disk fails."""
         try:
             await asyncio.to_thread(self._append, chunks)
-        except JournalError as error:
+        except Exception as error:  # whatever it is, the records wait then
             if self._full is None:
-                log.error("the journal takes no more; records wait", reason=str(error))
+                known = isinstance(error, JournalError)
+                log.error("the journal takes no more; records wait", reason=str(error), exc_info=not known)
             self._full = str(error)
             self._metrics.journal_failures.inc()
             return False
