@@ -22,6 +22,8 @@ log = structlog.get_logger("flusher")
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
+#: Seconds between two looks whether lanes are stuck, however little patience there is.
+SHORTEST_LOOK = 0.02
 
 
 def merged(parts: Sequence[Records]) -> Records:
@@ -118,7 +120,7 @@ class Flusher:
         """Keep what waits in the refuge when all lanes are stuck: the sink is slow, or does not answer at all."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._patience / 10)
+            await asyncio.sleep(max(SHORTEST_LOOK, self._patience / 10))
             # With the turn free, no lane waits for chunks.
             while self._buffer.waiting and not self._turn.locked() and loop.time() - self._moved >= self._patience:
                 chunks = self._without_withdrawn(await self._take())

@@ -103,7 +103,7 @@ class Journaling:
                         "replaying the journal failed", reason=str(error), exc_info=not isinstance(error, JournalError)
                     )
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE if isinstance(error, JournalError) else _LOOK)
+                pause = min(pause * 2, _LOOK if isinstance(error, StoreUnavailable) else LONGEST_PAUSE)
 
     async def _replay(self, entry: Entry) -> None:
         flush = await asyncio.to_thread(entries.decode, entry.payload)
@@ -114,8 +114,10 @@ class Journaling:
             here = min(refused, records)
             refused -= here
             self._metrics.replayed.labels(transport).inc(records + rejects)
-            # One that is repeated was stored by a daemon that died before it could take it out here.
-            self._metrics.settled(transport, records - here, rejects + here)
+            if written.repeated:  # its sender sent it again, or a daemon died before it could take it out here
+                self._metrics.duplicate.labels(transport).inc(records + rejects)
+            else:
+                self._metrics.settled(transport, records - here, rejects + here)
 
     def _recovered(self) -> None:
         if self.trouble is not None:

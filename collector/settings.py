@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     flush_lanes: int = Field(3, ge=1, le=16, description="Transactions under way at once.")
     journal_size: ByteSize = Field(
         _size(1024),
+        ge=0,
         description="Disk for records that PostgreSQL does not take, in a journal in data_dir; 0: none, they wait.",
     )
     journal_after: Duration = Field(

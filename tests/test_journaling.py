@@ -161,7 +161,8 @@ async def test_what_waits_for_a_server_that_does_not_get_on_is_kept(
 async def test_what_is_in_already_is_not_stored_again_out_of_the_journal(store: Store, tmp_path: Path) -> None:
     """A daemon that is killed between COMMIT and the note in its journal."""
     journal = Journal.open(tmp_path / "journal", 1 << 20)
-    journaling = Journaling(journal, store, Metrics())
+    metrics = Metrics()
+    journaling = Journaling(journal, store, metrics)
     origin = Origin(datetime.now(UTC), "tcp", "::1", None)
     chunk = Chunk("tcp", decode_lines(body(0, 10).splitlines(), origin), 100)
     assert await journaling.keep([chunk])
@@ -170,11 +171,13 @@ async def test_what_is_in_already_is_not_stored_again_out_of_the_journal(store: 
     flush = entries.decode(entry.payload)
     assert not (await store.write(flush.records, flush.rejects, entry.key)).repeated
     replaying = asyncio.create_task(journaling.run())
-    while journal.entries:
+    while "duplicate" not in metrics.totals().get("tcp", {}):
         await asyncio.sleep(0.01)
     replaying.cancel()
     (batch,) = await store.batches()
     assert batch.count == 10
+    assert journal.entries == 0
+    assert metrics.totals()["tcp"] == {"journaled": 10, "replayed": 10, "duplicate": 10}
     journal.close()
 
 
