@@ -6,13 +6,11 @@ store, and last the embedded PostgreSQL.
 
 import asyncio
 import gc
-import os
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
@@ -20,19 +18,17 @@ import uvloop
 from aiohttp import web
 
 from logagg.collector.buffer import RingBuffer
-from logagg.collector.datagrams import DatagramListener
 from logagg.collector.flusher import Flusher
 from logagg.collector.ingest import ingest_routes
 from logagg.collector.intake import Intake
 from logagg.collector.journaling import Journaling
+from logagg.collector.listening import listen
 from logagg.collector.logs import set_up_logs
 from logagg.collector.metrics import Metrics
 from logagg.collector.notify import notify, watchdog
 from logagg.collector.settings import Settings
-from logagg.collector.streams import CloseAtOnce, StreamListener, StreamProtocol
+from logagg.collector.sockets import Inherited
 from logagg.collector.units import Address
-from logagg.collector.wiring import json_lines, syslog
-from logagg.protocols.syslog_columns import decode_syslog
 from logagg.query.bodies import BODIES, Bodies
 from logagg.query.engine import Engine
 from logagg.query.http import make_app
@@ -50,8 +46,6 @@ log = structlog.get_logger("daemon")
 MAINTENANCE_PERIOD = 60.0
 #: How often we look whether the embedded PostgreSQL still runs.
 SERVER_PERIOD = 5.0
-#: How long stream senders may go on sending once they were told that we stop.
-DRAIN_PATIENCE = 2.0
 
 
 def serve(settings: Settings) -> int:
@@ -109,12 +103,8 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
             if journaling:
                 background.append(group.create_task(journaling.run(), name="journal"))
             async with AsyncExitStack() as listeners:
-                listening = await _listen(listeners, settings, intake, metrics)
                 app = _application(settings, store, engine, flusher, intake, metrics)
-                if settings.http_listen:
-                    listening["http_listen"] = await _serve_http(
-                        listeners, app, settings, metrics, settings.http_listen
-                    )
+                listening = await listen(listeners, settings, Inherited.of(), intake, metrics, app)
                 _calm_collector()
                 ready(listening)
                 await stopping.wait()
@@ -181,41 +171,6 @@ async def _store(stack: AsyncExitStack, url: str, settings: Settings, folder: Pa
             return store
 
 
-async def _listen(
-    listeners: AsyncExitStack, settings: Settings, intake: Intake, metrics: Metrics
-) -> dict[str, Address]:
-    """Start the listeners of streams and datagrams; return where they listen."""
-    listening: dict[str, Address] = {}
-
-    async def stream(setting: str, address: Address | None, protocol: StreamProtocol) -> None:
-        if address:
-            listener = StreamListener(
-                protocol,
-                intake,
-                metrics,
-                max_connections=settings.max_connections,
-                environment=settings.environment,
-            )
-            listeners.push_async_callback(listener.stop, DRAIN_PATIENCE)
-            with _named(setting, address):
-                listening[setting] = await listener.start(address)
-
-    await stream("tcp_listen", settings.tcp_listen, json_lines(settings.max_frame))
-    await stream("syslog_tcp_listen", settings.syslog_tcp_listen, syslog(settings.max_frame, settings.syslog_zone))
-    if settings.syslog_udp_listen:
-        datagrams = DatagramListener(
-            "syslog-udp",
-            partial(decode_syslog, zone=settings.syslog_zone),
-            intake,
-            receive_buffer=settings.udp_receive_buffer,
-            environment=settings.environment,
-        )
-        listeners.push_async_callback(datagrams.stop)
-        with _named("syslog_udp_listen", settings.syslog_udp_listen):
-            listening["syslog_udp_listen"] = await datagrams.start(settings.syslog_udp_listen)
-    return listening
-
-
 def _application(
     settings: Settings, store: Store, engine: Engine, flusher: Flusher, intake: Intake, metrics: Metrics
 ) -> web.Application:
@@ -233,39 +188,6 @@ def _application(
         patience=settings.http_body_timeout.total_seconds(),
     )
     return app
-
-
-async def _serve_http(
-    listeners: AsyncExitStack, app: web.Application, settings: Settings, metrics: Metrics, address: Address
-) -> Address:
-    # No access log: one line a request would be a log as large as the one that is collected.
-    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=5.0)
-    await runner.setup()
-    listeners.push_async_callback(runner.cleanup)
-    handler = runner.server
-    assert handler is not None  # noqa: S101  # it is there once the runner is set up
-    connections, refused = metrics.connections.labels("http"), metrics.connections_refused.labels("http")
-    connections.set_function(lambda: len(handler.connections))
-
-    def connected() -> asyncio.BaseProtocol:
-        if len(handler.connections) < settings.max_connections:
-            return handler()
-        refused.inc()
-        return CloseAtOnce()
-
-    with _named("http_listen", address):
-        server = await asyncio.get_running_loop().create_server(connected, *address, backlog=1024)
-    listeners.callback(server.close)
-    return Address(address.host, server.sockets[0].getsockname()[1])
-
-
-@contextmanager
-def _named(setting: str, address: Address) -> Iterator[None]:
-    """Tell which listener cannot listen."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"{setting}: cannot listen on {address}: {os.strerror(error.errno or 0)}") from error
 
 
 async def _maintain(store: Store, settings: Settings, metrics: Metrics) -> None:

@@ -8,6 +8,7 @@ import structlog
 
 from logagg.collector.intake import Intake
 from logagg.collector.receiver import Receiver
+from logagg.collector.sockets import Place, naming
 from logagg.collector.units import Address
 from logagg.protocols.record import Decoder, Origin
 
@@ -37,18 +38,14 @@ class DatagramListener:
         self._receiver: Receiver | None = None
         self._next: asyncio.TimerHandle | None = None
 
-    async def start(self, address: Address) -> Address:
+    async def start(self, place: Place) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, where = found[0]
-        self._socket = sock = socket.socket(family, kind, protocol)
-        sock.setblocking(False)
+        with naming(place):
+            self._socket = sock = place.handed or await _bound(place.address)
         self._ask_for_buffer(sock)
-        sock.bind(where)
         self._receiver = Receiver(sock, AT_ONCE)
         self._listen(sock, self._receiver)
-        return Address(address.host, sock.getsockname()[1])
+        return Address(place.address.host, sock.getsockname()[1])
 
     async def stop(self) -> None:
         """Read what the kernel still holds, then stop listening."""
@@ -97,3 +94,17 @@ class DatagramListener:
             decoded = self._decode([frame for frame in frames if frame], origin)
             self._intake.offer(self._transport, decoded, sum(map(len, frames)))
         return sum(len(frames) for _, frames in received)
+
+
+async def _bound(address: Address) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, where = found[0]
+    sock = socket.socket(family, kind, protocol)
+    sock.setblocking(False)
+    try:
+        sock.bind(where)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -16,6 +16,7 @@ import structlog
 
 from logagg.collector.intake import Intake
 from logagg.collector.metrics import Metrics
+from logagg.collector.sockets import Place, bound, serve
 from logagg.collector.units import Address
 from logagg.protocols.framing import Cut
 from logagg.protocols.record import Decoded, Decoder, Origin, Reject
@@ -85,16 +86,16 @@ class StreamListener:
         self.cut = metrics.cut.labels(protocol.transport)
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None
+        self._stopping = False
         self._open: set[_Connection] = set()
         self._changed = asyncio.Event()
         self._connections = metrics.connections.labels(protocol.transport)
         self._refused = metrics.connections_refused.labels(protocol.transport)
 
-    async def start(self, address: Address) -> Address:
+    async def start(self, place: Place) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, address.host, address.port, backlog=1024)
-        return Address(address.host, self._server.sockets[0].getsockname()[1])
+        self._server = await serve(self._accept, place)
+        return bound(self._server, place)
 
     async def stop(self, patience: float) -> None:
         """Stop listening; let each sender finish what it has sent, for `patience` seconds at most, then close.
@@ -104,7 +105,9 @@ class StreamListener:
         """
         if self._server is None:
             return
+        self._stopping = True
         self._server.close()
+        await asyncio.sleep(0.01)  # one that was accepted just now is made a connection meanwhile
         for connection in self._open:
             connection.half_close()
         with contextlib.suppress(TimeoutError):
@@ -122,9 +125,11 @@ class StreamListener:
         return CloseAtOnce()
 
     def opened(self, connection: "_Connection") -> None:
-        """Count a connection."""
+        """Count a connection. One that was accepted just before we stopped is told so, too."""
         self._open.add(connection)
         self._connections.inc()
+        if self._stopping:
+            connection.half_close()
 
     def ended(self, connection: "_Connection") -> None:
         """Count it no more: it is closed, and what came over it is in the buffer."""

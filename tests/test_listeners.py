@@ -15,6 +15,7 @@ from logagg.collector.buffer import RingBuffer
 from logagg.collector.flusher import merged
 from logagg.collector.intake import Intake
 from logagg.collector.metrics import Metrics
+from logagg.collector.sockets import Place
 from logagg.collector.streams import StreamListener
 from logagg.collector.units import Address
 from logagg.collector.wiring import json_lines
@@ -212,7 +213,7 @@ async def test_what_has_come_is_in_the_buffer_when_a_listener_has_stopped(room: 
     buffer, metrics = RingBuffer(room, 1000), Metrics()
     intake = Intake(buffer, metrics, max_records=100, ack_timeout=1)
     listener = StreamListener(json_lines(1000), intake, metrics, max_connections=9, environment=None)
-    address = await listener.start(Address("127.0.0.1", 0))
+    address = await listener.start(Place("tcp_listen", Address("127.0.0.1", 0)))
     _, writer = await asyncio.open_connection(*address)
     writer.write(GOOD + GOOD + GOOD + b'{"message": "no end"}')
     while metrics.totals().get("tcp", {}).get("received", 0) < 3:

@@ -1,0 +1,48 @@
+"""The listener of HTTP: the application of all routes, on one address."""
+
+import asyncio
+
+from aiohttp import web
+
+from logagg.collector.metrics import Metrics
+from logagg.collector.sockets import Place, bound, serve
+from logagg.collector.streams import CloseAtOnce
+from logagg.collector.units import Address
+
+#: Seconds that requests under way have when we stop.
+_PATIENCE = 5.0
+
+
+class HttpListener:
+    """Serves an application."""
+
+    def __init__(self, app: web.Application, metrics: Metrics, *, max_connections: int) -> None:
+        # No access log: one line a request would be a log as large as the one that is collected.
+        self._runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_PATIENCE)
+        self._max_connections = max_connections
+        self._metrics = metrics
+        self._server: asyncio.Server | None = None
+
+    async def start(self, place: Place) -> Address:
+        """Listen; return the address, with the port that the kernel chose for port 0."""
+        await self._runner.setup()
+        handler = self._runner.server
+        assert handler is not None  # noqa: S101  # it is there once the runner is set up
+        connections = self._metrics.connections.labels("http")
+        refused = self._metrics.connections_refused.labels("http")
+        connections.set_function(lambda: len(handler.connections))
+
+        def connected() -> asyncio.BaseProtocol:
+            if len(handler.connections) < self._max_connections:
+                return handler()
+            refused.inc()
+            return CloseAtOnce()
+
+        self._server = await serve(connected, place)
+        return bound(self._server, place)
+
+    async def stop(self) -> None:
+        """Stop listening; requests under way are answered."""
+        if self._server:
+            self._server.close()
+        await self._runner.cleanup()
