@@ -5,6 +5,7 @@ store, and last the embedded PostgreSQL.
 """
 
 import asyncio
+import contextlib
 import gc
 import resource
 import signal
@@ -44,6 +45,10 @@ from logagg.sinks.upkeep import Upkeep
 log = structlog.get_logger("daemon")
 
 MAINTENANCE_PERIOD = 60.0
+#: Seconds between two tries to connect.
+CONNECT_PAUSE = 1.0
+#: Seconds that a stop takes to bring into the journal what PostgreSQL did not take.
+JOURNAL_PATIENCE = 15.0
 #: How often we look whether the embedded PostgreSQL still runs.
 SERVER_PERIOD = 5.0
 
@@ -70,7 +75,9 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
         if server:
             stack.push_async_callback(asyncio.to_thread, server.stop)
             url = await asyncio.to_thread(server.start)
-        store = await _store(stack, url, settings, folder)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = _store(url, settings, folder)
+        stack.push_async_callback(store.close)
         engine = Engine(store, timeout=settings.query_timeout.total_seconds(), concurrency=settings.query_concurrency)
         stack.callback(engine.close)
         metrics = Metrics()
@@ -93,10 +100,14 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
             max_records=settings.flush_records,
             ack_timeout=settings.ack_timeout.total_seconds(),
         )
+        connected = asyncio.Event()
+        if await _connect(store, settings.start_timeout.total_seconds(), journaling):
+            connected.set()
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(flusher.run(), name="flusher"),
-                group.create_task(_maintain(store, settings, metrics), name="maintenance"),
+                group.create_task(_connect_later(store, connected), name="connect"),
+                group.create_task(_maintain(store, settings, metrics, connected), name="maintenance"),
                 group.create_task(_keep_running(server), name="embedded PostgreSQL"),
                 group.create_task(watchdog(), name="watchdog"),
             ]
@@ -110,7 +121,7 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
                 await stopping.wait()
                 notify("STOPPING=1")
                 log.info("stopping", waiting=buffer.records)
-            await _drain(buffer, settings.stop_timeout.total_seconds())
+            await _drain(buffer, settings.stop_timeout.total_seconds(), store if journaling else None)
             for task in background:
                 task.cancel()
     log.info("stopped")
@@ -144,31 +155,54 @@ async def _keep_running(server: EmbeddedPostgres | None) -> None:
             log.error("the embedded PostgreSQL does not start", reason=str(error))
 
 
-async def _store(stack: AsyncExitStack, url: str, settings: Settings, folder: Path) -> Store:
-    """Open the store; a PostgreSQL that does not answer yet is waited for."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _store(url: str, settings: Settings, folder: Path) -> Store:
+    return Store(
+        url,
+        batch_records=settings.batch_records,
+        batch_age=settings.batch_age,
+        connections=settings.flush_lanes,
+        pack_lag=settings.pack_lag,
+        batch_bytes=settings.share,
+        cache_bytes=settings.share,
+        spool_dir=folder,
+    )
+
+
+async def _connect(store: Store, patience: float, journaling: Journaling | None) -> bool:
+    """Connect the store. Without a journal it is waited for, for `patience` seconds, then StoreUnavailable is raised.
+
+    With one that is where records go meanwhile: False is returned then.
+    """
     loop = asyncio.get_running_loop()
-    end = loop.time() + settings.start_timeout.total_seconds()
+    end = loop.time() + patience
     while True:
         try:
-            store = await Store.open(
-                url,
-                batch_records=settings.batch_records,
-                batch_age=settings.batch_age,
-                connections=settings.flush_lanes,
-                pack_lag=settings.pack_lag,
-                batch_bytes=settings.share,
-                cache_bytes=settings.share,
-                spool_dir=folder,
-            )
+            await store.connect()
         except StoreUnavailable as error:
+            if journaling:
+                log.warning("PostgreSQL does not answer yet; records go to the journal", reason=str(error))
+                journaling.away(str(error))
+                return False
             if loop.time() > end:
                 raise
             log.warning("PostgreSQL does not answer yet", reason=str(error))
-            await asyncio.sleep(1)
+            await asyncio.sleep(CONNECT_PAUSE)
         else:
-            stack.push_async_callback(store.close)
-            return store
+            return True
+
+
+async def _connect_later(store: Store, connected: asyncio.Event) -> None:
+    """Connect a store that did not answer at the start, however long that takes."""
+    said = None
+    while not connected.is_set():
+        await asyncio.sleep(CONNECT_PAUSE)
+        try:
+            await store.connect()
+        except StoreError as error:
+            if not isinstance(error, StoreUnavailable) and said != (said := str(error)):
+                log.error("PostgreSQL refuses us; records stay in the journal", reason=said)
+        else:
+            connected.set()
 
 
 def _application(
@@ -190,7 +224,8 @@ def _application(
     return app
 
 
-async def _maintain(store: Store, settings: Settings, metrics: Metrics) -> None:
+async def _maintain(store: Store, settings: Settings, metrics: Metrics, connected: asyncio.Event) -> None:
+    await connected.wait()
     async with asyncio.TaskGroup() as group:
         group.create_task(
             _rounds(lambda: store.maintenance(settings.rows_retention, settings.retention), metrics), name="upkeep"
@@ -214,12 +249,20 @@ async def _rounds(work: Callable[[], Awaitable[Upkeep]], metrics: Metrics) -> No
         await asyncio.sleep(MAINTENANCE_PERIOD)
 
 
-async def _drain(buffer: RingBuffer, patience: float) -> None:
-    try:
+async def _drain(buffer: RingBuffer, patience: float, store: Store | None) -> None:
+    """Wait until all is stored. With a store to abandon, what it does not take in time goes to the journal."""
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience):
             await buffer.empty()
-    except TimeoutError:
-        log.error("records were received and not stored", lost=buffer.records, bytes=buffer.bytes, waited=patience)
+            return
+    if store:
+        log.warning("PostgreSQL did not take all in time; the rest goes to the journal", waiting=buffer.records)
+        store.abandon()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(JOURNAL_PATIENCE):
+                await buffer.empty()
+                return
+    log.error("records were received and not stored", lost=buffer.records, bytes=buffer.bytes, waited=patience)
 
 
 async def _until_signalled(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """Every setting of the daemon, declared once: name, type, default, unit and a sentence.
 
 A setting `http_listen` is the key `http_listen` of the TOML file and the environment variable `LOGAGG_HTTP_LISTEN`; the
-environment wins. Only `daemon.py` and the command line read settings; every other part takes plain values.
+environment wins. Only `daemon.py`, `listening.py` and the command line read settings; other parts take plain values.
 """
 
 import os
@@ -137,10 +137,12 @@ class Settings(BaseSettings):
     query_concurrency: int = Field(4, ge=1, le=64, description="Queries answered at once; more wait.")
 
     start_timeout: Duration = Field(
-        timedelta(seconds=60), description="How long the daemon waits at start for PostgreSQL to answer."
+        timedelta(seconds=60),
+        description="How long a daemon without a journal waits at start for PostgreSQL to answer.",
     )
     stop_timeout: Duration = Field(
-        timedelta(seconds=30), description="How long a stopping daemon takes to store what it has received."
+        timedelta(seconds=30),
+        description="How long a stopping daemon takes to store what it has received; the rest goes to the journal.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level of the daemon's own log."

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import asyncpg
@@ -14,35 +15,65 @@ from logagg.sinks.errors import StoreUnavailable, unavailable
 CONNECT_TIMEOUT = 10.0
 TIMEOUT = 60.0
 
+#: What is said before the server was there for the first time.
+NOT_YET = "PostgreSQL has not answered since the start"
+
 _READERS = 4
 _SETTINGS = {"application_name": "logagg", "timezone": "UTC"}
 _READ_SETTINGS = {**_SETTINGS, **reading.SETTINGS}
 _DURABLE = "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"
 
-_Use = Callable[[], contextlib.AbstractAsyncContextManager[asyncpg.Connection]]
+_Used = AbstractAsyncContextManager[asyncpg.Connection]
 _Init = Callable[[asyncpg.Connection], Awaitable[None]]
 
 
 class Connections:
-    """The connections of one store."""
+    """The connections of one store. Until `open` has returned, those of the pools raise StoreUnavailable."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, writers: int) -> None:
+        """Allow so many connections to write at a time."""
         self._common = {"dsn": url, "timeout": CONNECT_TIMEOUT, "command_timeout": TIMEOUT}
+        self._writers = writers
         self.one = partial(asyncpg.connect, **self._common, server_settings=_SETTINGS)
-        self._pools: list[asyncpg.Pool] = []
+        self._pools: dict[str, asyncpg.Pool] = {}
 
-    async def open(self, writers: int) -> None:
-        """Connect the pools: `async with writer() as con`, at most `writers` at a time, `packer()` and `reader()`."""
-        self.packer = await self._pool(0, 1, _SETTINGS, _durable)
-        self.writer = await self._pool(writers, writers, _SETTINGS, _durable)
-        self.reader = await self._pool(1, _READERS, _READ_SETTINGS, reading.prepare)
+    async def open(self) -> None:
+        """Connect the pools."""
+        await self._pool("packer", 0, 1, _SETTINGS, _durable)
+        await self._pool("writer", self._writers, self._writers, _SETTINGS, _durable)
+        await self._pool("reader", 1, _READERS, _READ_SETTINGS, reading.prepare)
 
-    async def _pool(self, least: int, most: int, settings: dict[str, str], init: _Init) -> _Use:
+    async def _pool(self, name: str, least: int, most: int, settings: dict[str, str], init: _Init) -> None:
         # An idle connection stays; none is reset behind a use, which would cost a round trip: no use leaves traces.
         size = {"min_size": least, "max_size": most, "max_inactive_connection_lifetime": 0}
-        pool = await asyncpg.create_pool(**self._common, **size, server_settings=settings, init=init, reset=_keep)
-        self._pools.append(pool)
-        return partial(_used, pool)
+        self._pools[name] = await asyncpg.create_pool(
+            **self._common, **size, server_settings=settings, init=init, reset=_keep
+        )
+
+    def writer(self) -> _Used:
+        """Give a connection to write."""
+        return self._used("writer")
+
+    def packer(self) -> _Used:
+        """Give the connection that stores packed batches."""
+        return self._used("packer")
+
+    def reader(self) -> _Used:
+        """Give a connection to read."""
+        return self._used("reader")
+
+    @contextlib.asynccontextmanager
+    async def _used(self, name: str) -> AsyncIterator[asyncpg.Connection]:
+        """Give one of a pool. That giving it back fails must not hide what was done with it, such as a COMMIT."""
+        if name not in self._pools:
+            raise StoreUnavailable(NOT_YET)
+        pool = self._pools[name]
+        con = await pool.acquire()
+        try:
+            yield con
+        finally:
+            with contextlib.suppress(StoreUnavailable), unavailable():
+                await pool.release(con, timeout=CONNECT_TIMEOUT)
 
     @contextlib.asynccontextmanager
     async def for_a_while(self) -> AsyncIterator[asyncpg.Connection]:
@@ -56,22 +87,12 @@ class Connections:
 
     async def close(self) -> None:
         """Close the pools, whatever is the matter with them."""
-        for pool in self._pools:
+        while self._pools:
+            _, pool = self._pools.popitem()
             try:
                 await asyncio.wait_for(pool.close(), 10)
             except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 pool.terminate()
-
-
-@contextlib.asynccontextmanager
-async def _used(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
-    """Give a connection of a pool. That giving it back fails must not hide what was done with it, such as a COMMIT."""
-    con = await pool.acquire()
-    try:
-        yield con
-    finally:
-        with contextlib.suppress(StoreUnavailable), unavailable():
-            await pool.release(con, timeout=CONNECT_TIMEOUT)
 
 
 async def _keep(_: asyncpg.Connection) -> None:

@@ -32,10 +32,10 @@ Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 
 class Owner:
-    """The number of this store, and the connection that says it lives."""
+    """The number of this store, and the connection that says it lives. It has none until `number` is set."""
 
-    def __init__(self, number: int, connect: Connect) -> None:
-        self.number = number
+    def __init__(self, connect: Connect) -> None:
+        self.number = 0
         self._connect = connect
         self._con: asyncpg.Connection | None = None
         self._held = False

@@ -6,21 +6,19 @@ are `StoreUnavailable` for what passes, `StoreError` for what does not.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import asyncpg
 import polars as pl
 
 from logagg.protocols.columns import Records
 from logagg.protocols.record import Reject
-from logagg.sinks import frames, owners, partitions, reading, schema
+from logagg.sinks import frames, opening, owners, reading
 from logagg.sinks.batches import BatchInfo, Bounds, Loaded, OpenBatch
-from logagg.sinks.connections import Connections
-from logagg.sinks.errors import StoreError, StoreUnavailable, reason, unavailable
-from logagg.sinks.locks import MAINTENANCE, locked
+from logagg.sinks.connections import NOT_YET, Connections
+from logagg.sinks.errors import StoreError, StoreUnavailable, unavailable
 from logagg.sinks.owners import Owner
 from logagg.sinks.packed import PackedReader
 from logagg.sinks.packer import Packer
@@ -31,11 +29,7 @@ __all__ = ["BatchInfo", "Loaded", "Store", "StoreError", "StoreUnavailable", "Up
 
 #: The most records of one write, and before a batch is full: together 17 bits of places.
 MOST = 1 << 16
-_LASTING = (
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.exceptions.ClientConfigurationError,
-)
+_ABANDONED = "the store is being closed, and PostgreSQL does not answer"
 _OPEN = "insert into batches (owner) values ($1) returning batch"
 
 
@@ -52,34 +46,10 @@ class Written(NamedTuple):
 
 
 class Store:
-    """Records in PostgreSQL. Made by `open`, ended by `close`."""
+    """Records in PostgreSQL. Made by `open`, or made and then connected; ended by `close`."""
 
     def __init__(
         self,
-        connections: Connections,
-        owner: Owner,
-        bounds: Bounds,
-        pack_lag: int,
-        cache_bytes: int,
-        spool_dir: Path | None,
-    ) -> None:
-        self._connections = connections
-        self._owner = owner
-        self._bounds = bounds
-        self._turn = asyncio.Lock()  # fair: ids follow the order of the calls
-        self._current: OpenBatch | None = None
-        #: Batches whose records are here: the current one, those being closed, those that wait to be packed.
-        self._own: dict[int, OpenBatch] = {}
-        self._packer = Packer(connections, self._own, pack_lag, 2 * bounds.bytes, spool_dir)
-        self._catalog = reading.Catalog()
-        self._packed = PackedReader(connections.reader, cache_bytes)
-        self._upkeep = Maintenance(connections.for_a_while, owner.number)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = False
-
-    @classmethod
-    async def open(
-        cls,
         url: str,
         *,
         batch_records: int = MOST,
@@ -89,30 +59,52 @@ class Store:
         batch_bytes: int = 64 << 20,
         cache_bytes: int = 64 << 20,
         spool_dir: Path | None = None,
-    ) -> Self:
-        """Connect, bring the schema up to date, make the partitions around today, close what dead owners left open.
+    ) -> None:
+        """Say how it shall be; until `connect` has returned everything raises StoreUnavailable. Needs a running loop.
 
         `connections` writes run at a time, more of them wait. A batch takes no further write once it has
         `batch_records` (at most 65,536, else ValueError) or `batch_bytes`, or is `batch_age` old. While `pack_lag`
         closed batches are not packed yet, no new one is opened: writes wait. They wait in files in `spool_dir` (None:
         the system's folder for such), which have no names and are gone with the store.
         `cache_bytes` of packed batches are kept in memory as columns.
-        Raises StoreError on a newer schema or a refused login.
         """
         if not 0 < batch_records <= MOST:
             message = f"a batch of {batch_records} records, at least 1, at most {MOST}"
             raise ValueError(message)
-        with _lasting(), unavailable():
-            async with contextlib.AsyncExitStack() as stack:
-                connected = Connections(url)
-                stack.push_async_callback(connected.close)
-                owner = Owner(await _prepare(connected), connected.one)
-                stack.push_async_callback(owner.leave)
-                await owner.live()
-                await connected.open(connections)
-                stack.pop_all()
-        bounds = Bounds(batch_records, batch_bytes, batch_age.total_seconds())
-        return cls(connected, owner, bounds, pack_lag, cache_bytes, spool_dir)
+        self._connections = Connections(url, connections)
+        self._owner = Owner(self._connections.one)
+        self._bounds = Bounds(batch_records, batch_bytes, batch_age.total_seconds())
+        self._turn = asyncio.Lock()  # fair: ids follow the order of the calls
+        self._current: OpenBatch | None = None
+        #: Batches whose records are here: the current one, those being closed, those that wait to be packed.
+        self._own: dict[int, OpenBatch] = {}
+        self._packer = Packer(self._connections, self._own, pack_lag, 2 * batch_bytes, spool_dir)
+        self._catalog = reading.Catalog()
+        self._packed = PackedReader(self._connections.reader, cache_bytes)
+        self._upkeep = Maintenance(self._connections.for_a_while, self._owner)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._connected = False
+        self._closing = False
+        self._abandoned = False
+
+    @classmethod
+    async def open(cls, url: str, **how: Any) -> Self:
+        """Make a store, as `__init__` says, and connect it."""
+        store = cls(url, **how)
+        try:
+            await store.connect()
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def connect(self) -> None:
+        """Connect, bring the schema up to date, make the partitions around today, close what dead owners left open.
+
+        Raises StoreError on a newer schema or a refused login; after StoreUnavailable it may be tried again.
+        """
+        await opening.connect(self._connections, self._owner)
+        self._connected = True
 
     # Writing
 
@@ -132,7 +124,15 @@ class Store:
             raise StoreError(message)
         if not len(records) and not rejects:
             return Written(0, [], [])
-        return await asyncio.shield(self._begin(self._write(records, rejects, key)))
+        if self._abandoned:
+            raise StoreUnavailable(_ABANDONED)
+        task = self._begin(self._write(records, rejects, key))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not (task.cancelled() and self._abandoned):
+                raise
+            raise StoreUnavailable(_ABANDONED) from None
 
     async def _write(self, records: Records, rejects: Sequence[Reject], key: bytes | None) -> Written:
         frame, poison = columns_of(records)
@@ -318,6 +318,7 @@ class Store:
 
     async def ping(self) -> None:
         """Return when the server answers; raises StoreUnavailable."""
+        self._check()
         with unavailable():
             await self._owner.live()
 
@@ -328,6 +329,7 @@ class Store:
         long rows are kept once they are packed, `retention` how long batches are; None is for ever. A task that fails
         says so in the answer; StoreUnavailable is raised when the server does not answer at all.
         """
+        self._check()
         with unavailable():
             await self._owner.live()
             async with self._turn:
@@ -338,15 +340,30 @@ class Store:
 
     async def index_rows(self) -> Upkeep:
         """Build one GIN index for SQL on a day that is over, if one is missing; that may take many minutes."""
+        self._check()
         return await self._upkeep.index()
+
+    def _check(self) -> None:
+        if not self._connected:
+            raise StoreUnavailable(NOT_YET)
+
+    def abandon(self) -> None:
+        """End the writes under way, on a server that does not answer; they, and all later ones, raise StoreUnavailable.
+
+        What had not come to its COMMIT is not in. Of what had, nobody knows: written again, it may be there twice.
+        """
+        self._abandoned = True
+        for task in self._tasks:
+            task.cancel()
 
     async def close(self) -> None:
         """Wait for the writes under way, close the open batch, and disconnect. Packing is left to who comes next."""
         self._closing = True
         await self._packer.close()
         await self._idle()
-        self._retire()
-        await self._idle()
+        if not self._abandoned:
+            self._retire()
+            await self._idle()
         await self._connections.close()
         await self._owner.leave()
 
@@ -370,27 +387,3 @@ def _with_poison(written: Written, poison: dict[int, Reject]) -> Written:
     left = [position for position in range(count) if position not in poison]
     refused = sorted([*poison, *(left[position] for position in written.refused)])
     return Written(written.stored, [*poison.values(), *written.quarantined], refused)
-
-
-async def _prepare(connections: Connections) -> int:
-    """Make the database ready for a store; return the number of its owner."""
-    async with connections.for_a_while() as con:
-        await schema.migrate(con)
-        number: int = await con.fetchval("select nextval('owners')::int")
-        async with locked(con, MAINTENANCE):
-            await partitions.ensure(con, await con.fetchval("select now()"))
-            await owners.adopt_orphans(con, number)
-        return number
-
-
-@contextlib.contextmanager
-def _lasting() -> Iterator[None]:
-    """Tell what no waiting mends: a refused login, a database that is not there, a URL that is none."""
-    try:
-        yield
-    except StoreUnavailable as error:
-        if isinstance(error.__cause__, _LASTING):
-            raise StoreError(reason(error.__cause__)) from error
-        raise
-    except ValueError as error:  # what asyncpg finds in an address, such as a port that is no number
-        raise StoreError(f"not an address of PostgreSQL: {error}") from error

@@ -188,7 +188,7 @@ async def lag(con: asyncpg.Connection) -> Lag:
 class Maintenance:
     """The tasks of maintenance, for one store. `connect` gives a connection to be used for a while."""
 
-    def __init__(self, connect: Connect, owner: int) -> None:
+    def __init__(self, connect: Connect, owner: owners.Owner) -> None:
         self._connect = connect
         self._owner = owner
         #: Batches that could not be packed, and indexes that could not be built, and until when they are left alone.
@@ -203,7 +203,7 @@ class Maintenance:
             done.made = await partitions.ensure(con, await _now(con))
 
         async def adopt(con: asyncpg.Connection) -> None:
-            done.adopted = await owners.adopt_orphans(con, self._owner)
+            done.adopted = await owners.adopt_orphans(con, self._owner.number)
 
         async def drop(con: asyncpg.Connection) -> None:
             done.dropped = await retention.drop_expired(con, retention.border(await _now(con), rows_retention, kept))

@@ -85,7 +85,7 @@ def test_a_taken_port_is_said_with_its_setting(database_url: str) -> None:
     ],
 )
 def test_a_postgresql_that_cannot_be_reached_is_a_clear_end(url: str, reason: str) -> None:
-    with process(database_url=url, start_timeout="1s") as daemon:
+    with process(database_url=url, start_timeout="1s", journal_size="0") as daemon:
         _, log = daemon.communicate(timeout=PATIENCE)
     assert daemon.returncode == 1
     assert any(part in events(log)[-1]["reason"] for part in reason.split("|"))

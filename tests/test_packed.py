@@ -37,8 +37,8 @@ def info(number: int) -> BatchInfo:
 
 @pytest.fixture
 async def connections(database_url: str) -> AsyncIterator[Connections]:
-    connections = Connections(database_url)
-    await connections.open(1)
+    connections = Connections(database_url, 1)
+    await connections.open()
     yield connections
     await connections.close()
 
