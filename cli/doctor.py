@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
@@ -17,17 +17,14 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warning", "failed"]
 
-#: Both sides of the books; what is in the buffer belongs to the right one, but is one number for all transports.
+#: Both sides of the books; what is in flight belongs to the right one.
 IN = ("received", "replayed")
 OUT = ("stored", "duplicate", "quarantined", "dropped", "journaled")
-#: Readings of books that do not balance, and seconds between two.
-READINGS, PAUSE = 20, 0.25
+FLIGHT = "in flight"
 #: Seconds after which maintenance should have run again, and a closed batch should be packed.
 OVERDUE, UNPACKED = 600, 3600
 #: Builds indexes for as long as it takes, and only where they are wanted.
 _UNHURRIED = "gin"
-#: Is told no when the buffer has no room. Every other transport with connections holds back what it has read.
-_ASKED = "http"
 _COLOURS = {"ok": "32", "warning": "33", "failed": "1;31"}
 
 
@@ -64,32 +61,18 @@ class Reading(NamedTuple):
     def books(self) -> dict[str, dict[str, int]]:
         """Return what is counted of records, by transport."""
         books: dict[str, dict[str, int]] = {}
-        for name in (*IN, *OUT):
-            for (transport,), value in self.by(f"records_{name}_total", "transport").items():
-                books.setdefault(transport, dict.fromkeys((*IN, *OUT), 0))[name] = round(value)
+        for name in (*IN, *OUT, FLIGHT):
+            metric = "records_in_flight" if name == FLIGHT else f"records_{name}_total"
+            for (transport,), value in self.by(metric, "transport").items():
+                books.setdefault(transport, dict.fromkeys((*IN, *OUT, FLIGHT), 0))[name] = round(value)
         return dict(sorted(books.items()))
 
-    @property
-    def buffer(self) -> int:
-        """Records that wait for PostgreSQL."""
-        return self.total("buffer_records")
-
     def missing(self) -> dict[str, int]:
-        """Return what came in and is not booked out, by transport: it is in the buffer, or lost."""
+        """Return what came in and is neither booked out nor in flight, by transport."""
         return {
-            transport: sum(book[name] for name in IN) - sum(book[name] for name in OUT)
+            transport: sum(book[name] for name in IN) - sum(book[name] for name in (*OUT, FLIGHT))
             for transport, book in self.books().items()
         }
-
-    @property
-    def unexplained(self) -> int:
-        """What is missing and not in the buffer."""
-        return sum(self.missing().values()) - self.buffer
-
-    @property
-    def balanced(self) -> bool:
-        """Whether what is missing is what is in the buffer."""
-        return self.unexplained == 0 and all(count >= 0 for count in self.missing().values())
 
 
 class _Daemon(Client):
@@ -149,64 +132,28 @@ def _clock(response: "HTTPResponse") -> float:
         return time.time()
 
 
-def settled(read: Callable[[], Reading], pause: Callable[[float], None] = time.sleep) -> list[Reading]:
-    """Read until the books balance, or until two readings with nothing in the buffer agree; READINGS at most.
-
-    What is lost stays lost: one reading in which they balance says that nothing was, until then.
-    """
-    readings = [read()]
-    while not readings[-1].balanced and len(readings) < READINGS:
-        pause(PAUSE)
-        readings.append(read())
-        before, now = readings[-2:]
-        if not (before.buffer or now.buffer) and before.missing() == now.missing():
-            break
-    return readings
-
-
-def books(readings: Sequence[Reading]) -> Iterator[Check]:
-    """Yield a check for each transport, of readings of which only the last may balance."""
-    last = readings[-1]
-    # The one in which most is certain: what is in the buffer may belong to any of the transports.
-    clearest = min(reversed(readings), key=lambda reading: reading.buffer)
-    unexplained = 0 if last.balanced else min(reading.unexplained for reading in readings)
-    streams = {transport for (transport,) in last.by("connections", "transport")} - {_ASKED}
-    missing = clearest.missing()
-    # While streams may hold records back, only what the buffer cannot hold is surely lost of the other transports.
-    held = clearest.buffer if any(missing.get(transport, 0) > 0 for transport in streams) else 0
-    for transport, book in last.books().items():
-        count = 0 if last.balanced else missing.get(transport, 0)
-        if transport not in streams and count > 0:
-            count -= min(count, held)
-        difference = last.missing()[transport]
-        numbers = {**book, "difference": difference}
-        status, said = _judged(count, unexplained, clearest.buffer, transport in streams)
-        shown = {**book, "in the buffer": difference if status == "ok" else 0}
-        equals = "=" if status == "ok" else "against"
-        said = f"{said}: {_side(IN, book)} {equals} {_side((*OUT, 'in the buffer'), shown)}"
-        yield Check(f"books of {transport}", status, said, numbers)
-    if not last.books():
+def books(now: Reading) -> Iterator[Check]:
+    """Yield a check for each transport, and one of what waits."""
+    missing = now.missing()
+    for transport, book in now.books().items():
+        difference = missing[transport]
+        said = f"{_side(IN, book)} {'against' if difference else '='} {_side((*OUT, FLIGHT), book)}"
+        yield Check(
+            f"books of {transport}",
+            "failed" if difference else "ok",
+            f"{_judged(difference)}: {said}",
+            {**book, "difference": difference},
+        )
+    if not missing:
         yield Check("books", "ok", "no record has come yet", {})
-    waits = {"buffer": last.buffer}
-    if (over := -max(reading.unexplained for reading in readings)) > 0 and min(missing.values(), default=0) >= 0:
-        yield Check("buffer", "failed", f"it counts {_records(over)} more than the books leave to it", waits)
-    else:
-        yield Check("buffer", "ok", f"{_records(last.buffer)} wait for PostgreSQL", waits)
+    waiting = now.total("buffer_records")
+    yield Check("buffer", "ok", f"{_records(waiting)} wait for PostgreSQL", {"buffer": waiting})
 
 
-def _judged(missing: int, unexplained: int, buffer: int, stream: bool) -> tuple[Status, str]:
-    """Judge what is missing of a transport, when so much is unexplained of all and so much is in the buffer."""
-    if missing < 0:
-        return "failed", f"{_records(-missing)} more booked than came"
-    count = min(missing, unexplained)
-    if count <= 0:
-        return "ok", "balanced"
-    if stream and buffer:
-        return "warning", f"{_records(count)} are held back for want of room in the buffer, or lost; ask again later"
-    return (
-        "failed",
-        f"a leak of {'up to ' if buffer else ''}{count:,}: they came and are neither booked nor in the buffer",
-    )
+def _judged(difference: int) -> str:
+    if difference < 0:
+        return f"{_records(-difference)} more booked than came"
+    return f"a leak of {difference:,}: they came and are neither booked nor in flight" if difference else "balanced"
 
 
 def _side(names: Iterable[str], book: Mapping[str, int]) -> str:
@@ -293,11 +240,11 @@ def _checks(daemon: _Daemon, url: str) -> Iterator[Check]:
     yield Check("answers", "ok", f"logagg {version} at {visible(url)}", {"version": version})
     trouble = daemon.trouble()
     yield Check("store", "failed" if trouble else "ok", trouble or "PostgreSQL can be reached", {})
-    readings = settled(daemon.reading)
-    yield from books(readings)
-    yield from losses(readings[-1])
+    now = daemon.reading()
+    yield from books(now)
+    yield from losses(now)
     for check in (journal, packing, maintenance):
-        yield check(readings[-1])
+        yield check(now)
 
 
 def _line(check: Check, colour: bool) -> str:

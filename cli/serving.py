@@ -1,5 +1,6 @@
 """`logagg serve` and `logagg check-config`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,13 @@ def serve(ctx: click.Context, config: Path | None) -> None:
     """Run the daemon.
 
     It receives records, stores them in PostgreSQL, and answers questions over HTTP. Settings come from the TOML
-    file and from LOGAGG_* variables, which win; `logagg check-config` shows them.
+    file and from LOGAGG_* variables, which win; `logagg check-config` shows them. SIGHUP reads the file again.
     """
     settings = settings_from(config)
     from logagg.collector.daemon import serve as run
+    from logagg.collector.settings import load_settings
 
-    ctx.exit(run(settings))
+    ctx.exit(run(settings, partial(load_settings, config)))
 
 
 @click.command(

@@ -57,6 +57,8 @@ class RingBuffer:
         self.records = 0
         #: Bytes not yet settled.
         self.bytes = 0
+        #: Records and rejects not yet settled, by transport.
+        self.of_transport: dict[str, int] = {}
         self._waiting: deque[Chunk] = deque()
         self._queued = 0
         self._acks = 0
@@ -86,6 +88,7 @@ class RingBuffer:
         self._waiting.append(chunk)
         self.records += chunk.count
         self.bytes += chunk.size
+        self.of_transport[chunk.transport] = self.of_transport.get(chunk.transport, 0) + chunk.count
         self._queued += chunk.count
         self._acks += chunk.done is not None
         self._arrived.set()
@@ -115,6 +118,7 @@ class RingBuffer:
         for chunk in chunks:
             self.records -= chunk.count
             self.bytes -= chunk.size
+            self.of_transport[chunk.transport] -= chunk.count
         self._room.set()
         self._arrived.set()
 

@@ -7,6 +7,7 @@ store, and last the embedded PostgreSQL.
 import asyncio
 import contextlib
 import gc
+import logging
 import resource
 import signal
 import sys
@@ -27,6 +28,7 @@ from logagg.collector.listening import listen
 from logagg.collector.logs import set_up_logs
 from logagg.collector.metrics import Metrics
 from logagg.collector.notify import notify, watchdog
+from logagg.collector.reload import Reloading
 from logagg.collector.settings import Settings
 from logagg.collector.sockets import Inherited
 from logagg.collector.units import Address
@@ -53,21 +55,25 @@ JOURNAL_PATIENCE = 15.0
 SERVER_PERIOD = 5.0
 
 
-def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT. Return the exit status: 0 after an orderly stop, 1 when it could not go on."""
+def serve(settings: Settings, read: Callable[[], Settings]) -> int:
+    """Run until SIGTERM or SIGINT. Return the exit status: 0 after an orderly stop, 1 when it could not go on.
+
+    `read` reads the settings again, on SIGHUP.
+    """
     set_up_logs(settings.log_level, settings.log_format)
     _raise_file_limit()
     status = 0
     try:
-        uvloop.run(_until_signalled(settings))
+        uvloop.run(_until_signalled(Reloading(settings, read)))
     except* (EmbeddedError, JournalError, OSError, StoreError) as errors:
         log.error("the daemon stops", reason="; ".join(str(error) for error in errors.exceptions))
         status = 1
     return status
 
 
-async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapping[str, Address]], None]) -> None:
+async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Mapping[str, Address]], None]) -> None:
     """Run the daemon until `stopping` is set. `ready` gets the addresses, by setting, once all listen."""
+    settings = reloading.settings
     async with AsyncExitStack() as stack:
         server = EmbeddedPostgres(settings.data_dir) if settings.database_url is None else None
         url = settings.database_url or ""
@@ -100,6 +106,15 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
             max_records=settings.flush_records,
             ack_timeout=settings.ack_timeout.total_seconds(),
         )
+        reloading.on(
+            {
+                "log_level": lambda new: logging.getLogger().setLevel(new.log_level.upper()),
+                "ack_timeout": lambda new: setattr(intake, "ack_timeout", new.ack_timeout.total_seconds()),
+                "journal_after": lambda new: setattr(flusher, "patience", new.journal_after.total_seconds()),
+                "query_timeout": lambda new: setattr(engine, "timeout", new.query_timeout.total_seconds()),
+                **dict.fromkeys(("rows_retention", "retention", "stop_timeout"), _read_when_needed),
+            }
+        )
         connected = asyncio.Event()
         if await _connect(store, settings.start_timeout.total_seconds(), journaling):
             connected.set()
@@ -107,7 +122,7 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
             background = [
                 group.create_task(flusher.run(), name="flusher"),
                 group.create_task(_connect_later(store, connected), name="connect"),
-                group.create_task(_maintain(store, settings, metrics, connected), name="maintenance"),
+                group.create_task(_maintain(store, reloading, metrics, connected), name="maintenance"),
                 group.create_task(_keep_running(server), name="embedded PostgreSQL"),
                 group.create_task(watchdog(), name="watchdog"),
             ]
@@ -121,10 +136,14 @@ async def run(settings: Settings, stopping: asyncio.Event, ready: Callable[[Mapp
                 await stopping.wait()
                 notify("STOPPING=1")
                 log.info("stopping", waiting=buffer.records)
-            await _drain(buffer, settings.stop_timeout.total_seconds(), store if journaling else None)
+            await _drain(buffer, reloading.settings.stop_timeout.total_seconds(), store if journaling else None)
             for task in background:
                 task.cancel()
     log.info("stopped")
+
+
+def _read_when_needed(_: Settings) -> None:
+    """Stand for settings that nothing keeps a copy of."""
 
 
 async def _journaling(
@@ -224,14 +243,16 @@ def _application(
     return app
 
 
-async def _maintain(store: Store, settings: Settings, metrics: Metrics, connected: asyncio.Event) -> None:
+async def _maintain(store: Store, reloading: Reloading, metrics: Metrics, connected: asyncio.Event) -> None:
     await connected.wait()
     async with asyncio.TaskGroup() as group:
-        group.create_task(
-            _rounds(lambda: store.maintenance(settings.rows_retention, settings.retention), metrics), name="upkeep"
-        )
-        if settings.rows_gin:
+        group.create_task(_rounds(lambda: _maintenance(store, reloading.settings), metrics), name="upkeep")
+        if reloading.settings.rows_gin:
             group.create_task(_rounds(store.index_rows, metrics), name="indexes")
+
+
+def _maintenance(store: Store, settings: Settings) -> Awaitable[Upkeep]:
+    return store.maintenance(settings.rows_retention, settings.retention)
 
 
 async def _rounds(work: Callable[[], Awaitable[Upkeep]], metrics: Metrics) -> None:
@@ -265,11 +286,13 @@ async def _drain(buffer: RingBuffer, patience: float, store: Store | None) -> No
     log.error("records were received and not stored", lost=buffer.records, bytes=buffer.bytes, waited=patience)
 
 
-async def _until_signalled(settings: Settings) -> None:
+async def _until_signalled(reloading: Reloading) -> None:
     stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    await run(settings, stopping, _announce)
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reloading.reload)
+    await run(reloading, stopping, _announce)
 
 
 def _announce(listening: Mapping[str, Address]) -> None:

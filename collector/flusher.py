@@ -85,7 +85,8 @@ class Flusher:
         self._max_records = max_records
         self._interval = interval
         self._refuge = refuge
-        self._patience = patience
+        #: Seconds that records wait for a sink that is slow before they go to the refuge.
+        self.patience = patience
         self._turn = asyncio.Lock()
         self._trouble: str | None = None
         #: When a lane took chunks, or was done with some, for the last time.
@@ -120,9 +121,9 @@ class Flusher:
         """Keep what waits in the refuge when all lanes are stuck: the sink is slow, or does not answer at all."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(max(SHORTEST_LOOK, self._patience / 10))
+            await asyncio.sleep(max(SHORTEST_LOOK, self.patience / 10))
             # With the turn free, no lane waits for chunks.
-            while self._buffer.waiting and not self._turn.locked() and loop.time() - self._moved >= self._patience:
+            while self._buffer.waiting and not self._turn.locked() and loop.time() - self._moved >= self.patience:
                 chunks = self._without_withdrawn(await self._take())
                 if await refuge.keep(chunks):
                     self._buffer.settle(chunks)

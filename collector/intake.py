@@ -23,7 +23,8 @@ class Intake:
         self._buffer = buffer
         self._metrics = metrics
         self._max_records = max_records
-        self._ack_timeout = ack_timeout
+        #: Seconds that a sender waits for COMMIT.
+        self.ack_timeout = ack_timeout
 
     def take(self, chunks: deque[Chunk]) -> None:
         """Take the first ones out, as long as there is room: for streams without an ack.
@@ -78,7 +79,7 @@ class Intake:
 
     async def _durable(self, acks: list[asyncio.Future[None]]) -> None:
         """Wait for all. Whatever ends the wait cancels the acks, and that withdraws the chunks."""
-        late = asyncio.get_running_loop().call_later(self._ack_timeout, _cancel, acks)
+        late = asyncio.get_running_loop().call_later(self.ack_timeout, _cancel, acks)
         try:
             for ack in acks:
                 await ack
@@ -87,7 +88,7 @@ class Intake:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise Overloaded(f"PostgreSQL did not commit within {self._ack_timeout:g} s") from None
+            raise Overloaded(f"PostgreSQL did not commit within {self.ack_timeout:g} s") from None
         finally:
             late.cancel()
 

@@ -1,10 +1,11 @@
 """The metrics of the daemon, in one registry.
 
-The books: received + replayed = stored + duplicate + quarantined + dropped + journaled + in the buffer.
+The books: received + replayed = stored + duplicate + quarantined + dropped + journaled + in flight.
 """
 
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -88,6 +89,13 @@ class Metrics:
             "logagg_unpacked_age_seconds", "How long the oldest of them is closed.", registry=self.registry
         )
 
+        self.in_flight = Gauge(
+            "logagg_records_in_flight", "Records in the buffer, being written, or read and held back for want of room.",
+            transport, registry=self.registry,
+        )  # fmt: skip
+        #: What counts records of a transport that are in flight, besides the buffer.
+        self._held: dict[str, Callable[[], int]] = {}
+        self._in_buffer: dict[str, int] = {}
         self._of: dict[str, OfTransport] = {}
 
     def of(self, transport: str) -> OfTransport:
@@ -97,6 +105,7 @@ class Metrics:
             received, size, stored, quarantined = (each.labels(transport) for each in counters)
             seconds = self.ack_seconds.labels(transport)
             self._of[transport] = OfTransport(received, size, stored, quarantined, seconds)
+            self.in_flight.labels(transport).set_function(partial(self._in_flight, transport))
         return self._of[transport]
 
     def settled(self, transport: str, stored: int, quarantined: int) -> None:
@@ -106,8 +115,17 @@ class Metrics:
         if quarantined:
             counters.quarantined.inc(quarantined)
 
+    def _in_flight(self, transport: str) -> int:
+        held = self._held.get(transport)
+        return self._in_buffer.get(transport, 0) + (held() if held else 0)
+
+    def holds(self, transport: str, held: Callable[[], int]) -> None:
+        """Say how a listener counts what it has read and the buffer had no room for."""
+        self._held[transport] = held
+
     def watch(self, buffer: RingBuffer) -> None:
         """Show how full the buffer is."""
+        self._in_buffer = buffer.of_transport
         self._show("buffer_records", "Records that wait for PostgreSQL.", lambda: buffer.records)
         self._show("buffer_bytes", "Bytes that wait for PostgreSQL.", lambda: buffer.bytes)
 

@@ -90,6 +90,7 @@ class StreamListener:
         self._open: set[_Connection] = set()
         self._changed = asyncio.Event()
         self._connections = metrics.connections.labels(protocol.transport)
+        metrics.holds(protocol.transport, lambda: sum(connection.held for connection in self._open))
         self._refused = metrics.connections_refused.labels(protocol.transport)
 
     async def start(self, place: Place) -> Address:
@@ -149,6 +150,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._left: deque[Chunk] = deque()
         self._waiting: asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def held(self) -> int:
+        """Records that were read and are not in the buffer."""
+        return sum(chunk.count for chunk in self._left)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)

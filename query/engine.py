@@ -56,7 +56,7 @@ class Engine:
         """
         self._store = store
         self._tables = Tables()
-        self._timeout = timeout
+        self.timeout = timeout
         self._max_records = max_records
         self._max_groups = max_groups
         self._pattern_records = pattern_records
@@ -118,9 +118,9 @@ class Engine:
 
     @asynccontextmanager
     async def _question(self) -> AsyncIterator[Question]:
-        question = Question(self._store, self._tables, self._pool, self._timeout)
+        question = Question(self._store, self._tables, self._pool, self.timeout)
         try:
-            async with asyncio.timeout(self._timeout) as clock, self._turns:
+            async with asyncio.timeout(self.timeout) as clock, self._turns:
                 yield question
         except TimeoutError:
             if clock.expired():

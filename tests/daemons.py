@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from logagg.collector.daemon import run
+from logagg.collector.reload import Reloading
 from logagg.collector.settings import Settings
 from logagg.collector.units import Address
 
@@ -65,7 +66,7 @@ async def start_daemon(database_url: str) -> AsyncIterator[Starter]:
             listeners = dict.fromkeys((name for name in Settings.model_fields if name.endswith("_listen")), ":0")
             folder = stack.enter_context(TemporaryDirectory(prefix="logagg-test-"))
             made = Settings(**{"database_url": database_url, "data_dir": folder, **listeners, **settings})
-            group.create_task(run(made, stopping, listening.set_result))
+            group.create_task(run(Reloading(made, lambda: made), stopping, listening.set_result))
             addresses = await listening
             http = aiohttp.ClientSession(f"http://{addresses['http_listen']}")
             await stack.enter_async_context(http)
