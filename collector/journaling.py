@@ -106,7 +106,11 @@ class Journaling:
                 pause = min(pause * 2, _LOOK if isinstance(error, StoreUnavailable) else LONGEST_PAUSE)
 
     async def _replay(self, entry: Entry) -> None:
-        flush = await asyncio.to_thread(entries.decode, entry.payload)
+        try:
+            flush = await asyncio.to_thread(entries.decode, entry.payload)
+        except ValueError as error:  # written by a newer program, before an older one was put in its place
+            await asyncio.to_thread(self._journal.refuse, entry, str(error))
+            return
         written = await self._sink.write(flush.records, flush.rejects, entry.key)
         await asyncio.to_thread(self._journal.done, entry)
         refused = len(written.quarantined)

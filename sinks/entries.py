@@ -49,10 +49,19 @@ def encode(records: pl.DataFrame, rejects: Sequence[Reject], counts: Mapping[str
 
 
 def decode(payload: bytes) -> Flush:
-    """Turn the bytes back. Raises ValueError for those of another version."""
+    """Turn the bytes back. Raises ValueError for those of another version, and for what cannot be read."""
+    if len(payload) < _HEAD.size:
+        raise ValueError(f"a flush of {len(payload)} bytes, at least {_HEAD.size}")
     version, meta_bytes, raw_bytes = _HEAD.unpack_from(payload)
     if version != VERSION:
         raise ValueError(f"a flush of version {version}; this program reads version {VERSION}")
+    try:
+        return _decoded(payload, meta_bytes, raw_bytes)
+    except (cramjam.DecompressionError, pl.exceptions.PolarsError, KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"a flush of {len(payload)} bytes that cannot be read: {error}") from error
+
+
+def _decoded(payload: bytes, meta_bytes: int, raw_bytes: int) -> Flush:
     plain = memoryview(bytes(cramjam.zstd.decompress(memoryview(payload)[_HEAD.size :])))
     meta = json.loads(bytes(plain[:meta_bytes]))
     raw = BytesIO(plain[meta_bytes : meta_bytes + raw_bytes])

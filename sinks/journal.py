@@ -173,6 +173,15 @@ class Journal:
             if segment.place == segment.size:
                 self._retire(segment)
 
+    def refuse(self, entry: Entry, reason: str) -> None:
+        """Say that the entry which `first` returned can never be stored: its file is kept, the next one follows it."""
+        with self._lock:
+            segment = self._segments[0] if self._segments else None
+            if self._head is not None and segment is not None and self._head.key == entry.key:
+                segment.damage = segment.damage or reason
+                self.lost_records += entry.records
+        self.done(entry)
+
     def close(self) -> None:
         """Leave what waits to the next process that opens the journal."""
         with self._lock:

@@ -295,6 +295,24 @@ def test_systemd_finds_no_fault_in_the_unit(installed_unit: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_systemd_finds_no_fault_in_the_socket(installed_unit: Path) -> None:
+    path = shutil.copy(ROOT / "systemd" / "logagg.socket", installed_unit.parent)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", path, installed_unit], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("no_variables")
+def test_socket_unit_has_each_address_that_is_listened_on_by_default() -> None:
+    text = (ROOT / "systemd" / "logagg.socket").read_text()
+    given = re.findall(r"^Listen(Stream|Datagram)=(.*)$", text, re.MULTILINE)
+    found = sorted((kind == "Datagram", address) for kind, address in given)
+    settings = load_settings().model_dump()
+    wanted = [("udp" in name, address) for name, address in settings.items() if name.endswith("_listen") and address]
+    assert found == sorted(wanted)
+
+
 def test_systemd_calls_the_unit_well_hardened(installed_unit: Path) -> None:
     # 0 is perfect, 100 is open. Without CapabilityBoundingSet it is 35, and 18 without ProtectSystem.
     run("systemd-analyze", "security", "--offline=true", "--threshold=20", installed_unit)

@@ -21,7 +21,7 @@ from logagg.protocols.json_columns import decode_lines
 from logagg.protocols.record import Origin
 from logagg.sinks import entries
 from logagg.sinks.embedded import EmbeddedPostgres
-from logagg.sinks.journal import Journal
+from logagg.sinks.journal import Entry, Journal
 from logagg.sinks.store import Store
 
 if TYPE_CHECKING:
@@ -179,6 +179,30 @@ async def test_what_is_in_already_is_not_stored_again_out_of_the_journal(store: 
     assert journal.entries == 0
     assert metrics.totals()["tcp"] == {"journaled": 10, "replayed": 10, "duplicate": 10}
     journal.close()
+
+
+async def test_an_entry_that_cannot_be_read_is_kept_and_blocks_nobody(
+    store: Store, tmp_path: Path, sql: asyncpg.Connection
+) -> None:
+    origin = Origin(datetime.now(UTC), "tcp", "127.0.0.1")
+    journal, metrics = Journal.open(tmp_path / "journal", 1 << 20), Metrics()
+    journaling = Journaling(journal, store, metrics)
+    chunk = Chunk("tcp", decode_lines([b'{"message": "before"}'], origin), 20)
+    assert await journaling.keep([chunk])
+    newer = Entry(b"of a newer logag", 7, b"\xff" * 100)
+    journal.append([newer, Entry(b"cut by a bad bit", 2, bytes([entries.VERSION]))])
+    assert await journaling.keep([Chunk("tcp", decode_lines([b'{"message": "behind"}'], origin), 20)])
+    task = asyncio.create_task(journaling.run())
+    while journal.entries:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    assert [row["message"] for row in await sql.fetch("select message from logs order by id")] == ["before", "behind"]
+    assert (journal.lost_records, [damage.reason for damage in journal.damaged]) == (
+        9,
+        [f"a flush of version 255; this program reads version {entries.VERSION}"],
+    )
+    journal.close()
+    assert [path.suffix for path in (tmp_path / "journal").iterdir() if path.name != "lock"] == [".damaged"]
 
 
 async def test_an_idempotency_key_is_stored_once(daemon: RunningDaemon) -> None:
