@@ -63,17 +63,14 @@ class Intake:
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        chunks = list(self.chunks(transport, decoded, size))
+        chunks = list(self.chunks(transport, decoded, size, key, acked=True))
         if not self._buffer.has_room(sum(chunk.count for chunk in chunks), size):
             self._metrics.dropped.labels(transport, "buffer full").inc(sum(chunk.count for chunk in chunks))
             raise Overloaded(
                 f"the buffer is full: {self._buffer.records} of {self._buffer.max_records} records and"
                 f" {self._buffer.bytes} of {self._buffer.max_bytes} bytes wait for PostgreSQL"
             )
-        for number, chunk in enumerate(chunks):
-            chunk.key = None if key is None else _digest(transport, key, number)
-            chunk.done = loop.create_future()
-            self._buffer.admit(chunk)
+        self.admit(chunks)
         await self._durable([chunk.done for chunk in chunks if chunk.done])
         self._metrics.of(transport).ack_seconds.observe(loop.time() - began)
 
@@ -92,8 +89,20 @@ class Intake:
         finally:
             late.cancel()
 
-    def chunks(self, transport: str, decoded: Decoded | Columnar, size: int) -> Iterator[Chunk]:
-        """Count what was decoded, and cut it into chunks that fit one transaction."""
+    def chunks(
+        self, transport: str, decoded: Decoded | Columnar, size: int, key: str | None = None, *, acked: bool = False
+    ) -> Iterator[Chunk]:
+        """Count what was decoded, and cut it into chunks that fit one transaction.
+
+        With the sender's key each has one; those that are acked have a future that says so.
+        """
+        loop = asyncio.get_running_loop()
+        for number, chunk in enumerate(self._cut(transport, decoded, size)):
+            chunk.key = None if key is None else _digest(transport, key, number)
+            chunk.done = loop.create_future() if acked else None
+            yield chunk
+
+    def _cut(self, transport: str, decoded: Decoded | Columnar, size: int) -> Iterator[Chunk]:
         records, rejects = decoded
         count = len(records) + len(rejects)
         if not count:

@@ -6,14 +6,17 @@ https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from logagg.collector.units import Address
 
 #: The first descriptor handed over; the others follow it.
 _FIRST: Final = 3
+#: Seconds that a sender has to shake hands over TLS.
+TLS_PATIENCE: Final = 10.0
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _KINDS = {socket.SOCK_STREAM: "a TCP", socket.SOCK_DGRAM: "a UDP"}
 
@@ -73,13 +76,17 @@ class Inherited:
             )
 
 
-async def serve(factory: Callable[[], asyncio.BaseProtocol], place: Place) -> asyncio.Server:
-    """Listen for connections. Raises OSError that names the setting."""
+async def serve(
+    factory: Callable[[], asyncio.BaseProtocol], place: Place, tls: ssl.SSLContext | None = None
+) -> asyncio.Server:
+    """Listen for connections, encrypted with a context of TLS. Raises OSError that names the setting."""
     loop = asyncio.get_running_loop()
+    patience = TLS_PATIENCE if tls else None
+    more: dict[str, Any] = {"backlog": 1024, "ssl": tls, "ssl_handshake_timeout": patience}
     with naming(place):
         if place.handed:
-            return await loop.create_server(factory, sock=place.handed, backlog=1024)
-        return await loop.create_server(factory, *place.address, backlog=1024)
+            return await loop.create_server(factory, sock=place.handed, **more)
+        return await loop.create_server(factory, *place.address, **more)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A TCP listener: read, feed the framer, decode, put. One for every protocol that sends frames and awaits no answer.
+"""A TCP listener: read, feed the session, put its turns into the buffer, answer when they are durable. One for all.
 
 All connections read into one buffer, and each read is decoded at once: a connection holds nothing but the frame that it
 has begun, and a busy one gives up to a megabyte at a time.
@@ -6,11 +6,12 @@ has begun, and a busy one gives up to a megabyte at a time.
 
 import asyncio
 import contextlib
+import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import structlog
 
@@ -18,8 +19,8 @@ from logagg.collector.intake import Intake
 from logagg.collector.metrics import Metrics
 from logagg.collector.sockets import Place, bound, serve
 from logagg.collector.units import Address
-from logagg.protocols.framing import Cut
-from logagg.protocols.record import Decoded, Decoder, Origin, Reject
+from logagg.protocols.record import Origin
+from logagg.protocols.session import Session, Turn
 
 if TYPE_CHECKING:
     from logagg.collector.buffer import Chunk
@@ -28,22 +29,10 @@ log = structlog.get_logger("listener")
 
 #: Bytes of one read. The more at once, the less each costs.
 READ_SIZE = 1 << 20
-
-
-class Framer(Protocol):
-    """Bytes in, frames out; see protocols/framing.py."""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take what was read, return the frames that are whole."""
-
-    def close(self) -> list[bytes]:
-        """Return what the end of the stream makes whole."""
-
-    def take_cut(self) -> list[Cut]:
-        """Return the frames cut since last asked."""
-
-    def take_broken(self) -> list[tuple[bytes, str]]:
-        """Return what will never be a frame, with the reasons, since last asked."""
+#: Turns of one connection that may wait for their answers; while there are more, nothing is read.
+MOST_TURNS = 1000
+#: Seconds that a sender has to say something useful where we speak first.
+HANDSHAKE_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +41,12 @@ class StreamProtocol:
 
     #: Its name in metrics, logs and the quarantine: `tcp`, `syslog-tcp` ...
     transport: str
-    framer: Callable[[], Framer]
-    decode: Decoder
-    #: Turns frames that were cut into records, or rejects.
-    decode_cut: Callable[[list[Cut], Origin], Decoded]
+    #: Makes what a connection speaks.
+    session: Callable[[], Session]
+    #: Its senders may wait for answers.
+    answers: bool = False
+    #: Encrypts; None: plain.
+    tls: ssl.SSLContext | None = None
 
 
 class CloseAtOnce(asyncio.Protocol):
@@ -84,6 +75,7 @@ class StreamListener:
         #: All connections read into it: between a read and what becomes of it nothing else runs.
         self.buffer = memoryview(bytearray(READ_SIZE))
         self.cut = metrics.cut.labels(protocol.transport)
+        self.ack_seconds = metrics.ack_seconds.labels(protocol.transport) if protocol.answers else None
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None
         self._stopping = False
@@ -95,22 +87,18 @@ class StreamListener:
 
     async def start(self, place: Place) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
-        self._server = await serve(self._accept, place)
+        self._server = await serve(self._accept, place, self.protocol.tls)
         return bound(self._server, place)
 
     async def stop(self, patience: float) -> None:
-        """Stop listening; let each sender finish what it has sent, for `patience` seconds at most, then close.
-
-        The end of our side is sent first (half-close): a sender that sees it reconnects elsewhere, and what it had sent
-        before is still read. A plain close throws away what the kernel had received.
-        """
+        """Stop listening; let each sender finish what it has sent, for `patience` seconds at most, then close."""
         if self._server is None:
             return
         self._stopping = True
         self._server.close()
         await asyncio.sleep(0.01)  # one that was accepted just now is made a connection meanwhile
-        for connection in self._open:
-            connection.half_close()
+        for connection in list(self._open):
+            connection.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 while self._open:
@@ -130,13 +118,27 @@ class StreamListener:
         self._open.add(connection)
         self._connections.inc()
         if self._stopping:
-            connection.half_close()
+            connection.stop()
 
     def ended(self, connection: "_Connection") -> None:
         """Count it no more: it is closed, and what came over it is in the buffer."""
-        self._open.discard(connection)
-        self._connections.dec()
-        self._changed.set()
+        if connection in self._open:
+            self._open.discard(connection)
+            self._connections.dec()
+            self._changed.set()
+
+
+class _Answer(NamedTuple):
+    """What is said when all of a turn is durable."""
+
+    chunks: "list[Chunk]"
+    text: bytes
+    last: bool
+    came: float
+
+    @property
+    def due(self) -> bool:
+        return all(chunk.done is None or chunk.done.done() for chunk in self.chunks)
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -144,11 +146,20 @@ class _Connection(asyncio.BufferedProtocol):
 
     def __init__(self, listener: StreamListener) -> None:
         self._listener = listener
-        self._framer = listener.protocol.framer()
+        self._session = listener.protocol.session()
+        self._loop = asyncio.get_running_loop()
         self._peer = ""
         #: What the buffer had no room for.
         self._left: deque[Chunk] = deque()
         self._waiting: asyncio.Task[None] | None = None
+        #: What is to be said, in this order.
+        self._answers: deque[_Answer] = deque()
+        #: The sender waits for answers to what it sends: what got none comes again.
+        self._acked = False
+        #: The sender does not read what we say.
+        self._deaf = False
+        self._handshake: asyncio.TimerHandle | None = None
+        self._stopping = False
         self._closed = False
 
     @property
@@ -156,37 +167,68 @@ class _Connection(asyncio.BufferedProtocol):
         """Records that were read and are not in the buffer."""
         return sum(chunk.count for chunk in self._left)
 
+    # What the loop calls
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
         self._peer = str(name[0]) if name else ""
+        if greeting := self._session.greeting():
+            self._transport.write(greeting)
+            self._handshake = self._loop.call_later(HANDSHAKE_PATIENCE, self._transport.close)
         self._listener.opened(self)
 
     def get_buffer(self, _: int) -> memoryview:
         return self._listener.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._take(self._framer.feed(bytes(self._listener.buffer[:nbytes])), nbytes)
+        self._take(self._session.feed(bytes(self._listener.buffer[:nbytes]), self._origin()))
 
-    def eof_received(self) -> None:
-        self._take(self._framer.close(), 0)
+    def eof_received(self) -> bool:
+        """Return whether our side stays open: until all that is awaited is said."""
+        self._take_end()
+        self._stopping = self._acked
+        return bool(self._answers) and self._transport.can_write_eof()
 
     def connection_lost(self, error: Exception | None) -> None:
         if error:
             log.debug("connection lost", transport=self._listener.protocol.transport, reason=str(error))
         self._closed = True
-        self._take(self._framer.close(), 0)  # the last line counts too when the connection breaks
+        self._answers.clear()
+        if self._handshake:
+            self._handshake.cancel()
+        self._take_end()  # the last line counts too when the connection breaks
         if not self._left:
             self._listener.ended(self)
 
-    def half_close(self) -> None:
-        """Tell the sender that we stop."""
-        with contextlib.suppress(OSError):
-            self._transport.write_eof()
+    def pause_writing(self) -> None:
+        self._deaf = True
+        self._read_or_not()
+
+    def resume_writing(self) -> None:
+        self._deaf = False
+        self._read_or_not()
+
+    # What the listener calls
+
+    def stop(self) -> None:
+        """Tell the sender that we stop.
+
+        One that waits for answers gets those that are due, and sends the rest again elsewhere. To another the end of
+        our side is sent first (half-close): it reconnects elsewhere when it sees that, and what it had sent before is
+        still read. A plain close throws away what the kernel had received.
+        """
+        if self._acked:
+            self._stopping = True
+            self._read_or_not()
+            self._advance()
+        elif self._transport.can_write_eof():
+            with contextlib.suppress(OSError):
+                self._transport.write_eof()
 
     def end(self) -> None:
         """Close now. What has come, an unfinished line too, is let into the buffer whether there is room or not."""
-        self._take(self._framer.close(), 0)
+        self._take_end()
         if self._waiting:
             self._waiting.cancel()
             self._waiting = None
@@ -194,21 +236,67 @@ class _Connection(asyncio.BufferedProtocol):
             self._left.clear()
         self._transport.close()
 
-    def _take(self, frames: list[bytes], size: int) -> None:
-        protocol, intake = self._listener.protocol, self._listener.intake
-        origin = Origin(datetime.now(UTC), protocol.transport, self._peer, self._listener.environment)
-        decoded = protocol.decode(frames, origin)
-        for raw, reason in self._framer.take_broken():
-            decoded.rejects.append(Reject(origin.now, origin.transport, self._peer, reason, raw))
-        self._left += intake.chunks(protocol.transport, decoded, size)
-        if cut := self._framer.take_cut():
-            self._listener.cut.inc(len(cut))
-            self._left += intake.chunks(protocol.transport, protocol.decode_cut(cut, origin), 0)
+    # In, and out again
+
+    def _origin(self) -> Origin:
+        listener = self._listener
+        return Origin(datetime.now(UTC), listener.protocol.transport, self._peer, listener.environment)
+
+    def _take_end(self) -> None:
+        """Take what the end of the stream makes whole; a frame cut short whose sender sends it again is no loss."""
+        if not self._acked:
+            self._take(self._session.close(self._origin()))
+
+    def _take(self, turns: list[Turn]) -> None:
+        for turn in turns:
+            self._take_turn(turn)
+        if turns and self._handshake:
+            self._handshake.cancel()
         if self._left and self._waiting is None:
-            intake.take(self._left)
+            self._listener.intake.take(self._left)
         if self._left and self._waiting is None:
+            self._waiting = self._loop.create_task(self._wait())
+        self._read_or_not()
+        self._advance()
+
+    def _take_turn(self, turn: Turn) -> None:
+        listener, answers = self._listener, self._listener.protocol.answers
+        chunks = list(
+            listener.intake.chunks(listener.protocol.transport, turn.decoded, turn.size, turn.key, acked=answers)
+        )
+        self._left += chunks
+        if turn.cut:
+            listener.cut.inc(turn.cut)
+        if answers or turn.last:
+            self._acked = self._acked or bool(chunks and turn.answer)
+            self._answers.append(_Answer(chunks, turn.answer, turn.last, self._loop.time()))
+            for chunk in chunks:
+                if chunk.done:
+                    chunk.done.add_done_callback(self._advance)
+
+    def _advance(self, _: object = None) -> None:
+        """Say what is due."""
+        while self._answers and self._answers[0].due:
+            answer = self._answers.popleft()
+            if answer.text:
+                self._transport.write(answer.text)
+                if answer.chunks and self._listener.ack_seconds:
+                    self._listener.ack_seconds.observe(self._loop.time() - answer.came)
+            if answer.last:
+                self._answers.clear()
+                self._stopping = True
+        if self._stopping and not self._answers and not self._closed:
+            self._transport.close()
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        """Read on, unless there is no room for more, or we stop."""
+        if self._closed or self._transport.is_closing():
+            return
+        if self._left or self._deaf or self._stopping or len(self._answers) >= MOST_TURNS:
             self._transport.pause_reading()
-            self._waiting = asyncio.get_running_loop().create_task(self._wait())
+        else:
+            self._transport.resume_reading()
 
     async def _wait(self) -> None:
         """Read on once there was room for all that had been read."""
@@ -219,4 +307,4 @@ class _Connection(asyncio.BufferedProtocol):
         if self._closed:
             self._listener.ended(self)
         else:
-            self._transport.resume_reading()
+            self._read_or_not()

@@ -1,4 +1,4 @@
-"""Which protocol is spoken where: each stream protocol as its framer and its decoders."""
+"""Which protocol is spoken where: each stream protocol as its session."""
 
 from datetime import tzinfo
 from functools import partial
@@ -9,18 +9,19 @@ from logagg.protocols.framing import Cut, LineFramer, SyslogFramer
 from logagg.protocols.json_columns import decode_lines
 from logagg.protocols.mapping import add_note
 from logagg.protocols.record import Decoded, Origin, Reject
+from logagg.protocols.session import FramedSession
 from logagg.protocols.syslog import decode_syslog
 
 
 def json_lines(max_frame: int) -> StreamProtocol:
     """Newline-delimited JSON. The start of a line that was cut is no JSON: it goes to quarantine."""
-    return StreamProtocol("tcp", partial(LineFramer, max_frame), decode_lines, _quarantine_cut)
+    return StreamProtocol("tcp", lambda: FramedSession(LineFramer(max_frame), decode_lines, _quarantine_cut))
 
 
 def syslog(max_frame: int, zone: tzinfo) -> StreamProtocol:
     """Syslog, RFC 5424 and 3164, in both framings of RFC 6587. The start of a cut frame is kept as a record."""
-    decode = partial(syslog_columns.decode_syslog, zone=zone)
-    return StreamProtocol("syslog-tcp", partial(SyslogFramer, max_frame), decode, partial(_keep_cut, zone))
+    decode, decode_cut = partial(syslog_columns.decode_syslog, zone=zone), partial(_keep_cut, zone)
+    return StreamProtocol("syslog-tcp", lambda: FramedSession(SyslogFramer(max_frame), decode, decode_cut))
 
 
 def _quarantine_cut(cut: list[Cut], origin: Origin) -> Decoded:

@@ -7,7 +7,7 @@ none looks twice at what has arrived: a drip of single bytes is as cheap as it c
 """
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 #: RFC 6587 section 3.4.1, with a limit; or the beginning of one, at the end of what has arrived.
 _COUNT = re.compile(rb"[1-9][0-9]{0,7}(?: |\Z)")
@@ -21,6 +21,22 @@ class Cut(NamedTuple):
 
     frame: bytes
     length: int
+
+
+class Framer(Protocol):
+    """Bytes in, frames out."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what was read, return the frames that are whole."""
+
+    def close(self) -> list[bytes]:
+        """Return what the end of the stream makes whole."""
+
+    def take_cut(self) -> list[Cut]:
+        """Return the frames cut since last asked."""
+
+    def take_broken(self) -> list[tuple[bytes, str]]:
+        """Return what will never be a frame, with the reasons, since last asked."""
 
 
 class LineFramer:

@@ -63,7 +63,7 @@ async def start_daemon(database_url: str) -> AsyncIterator[Starter]:
 
         async def start(**settings: Any) -> RunningDaemon:
             listening: asyncio.Future[Mapping[str, Address]] = asyncio.get_running_loop().create_future()
-            listeners = dict.fromkeys((name for name in Settings.model_fields if name.endswith("_listen")), ":0")
+            listeners = {name: ":0" for name, value in Settings() if name.endswith("_listen") and value}
             folder = stack.enter_context(TemporaryDirectory(prefix="logagg-test-"))
             made = Settings(**{"database_url": database_url, "data_dir": folder, **listeners, **settings})
             group.create_task(run(Reloading(made, lambda: made), stopping, listening.set_result))

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from logagg.collector.settings import Settings
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -35,10 +37,10 @@ def free_port() -> int:
 
 def environment(**settings: str) -> dict[str, str]:
     """Return the environment of a daemon with these settings, and ports that the kernel chooses."""
-    listeners = dict.fromkeys(("HTTP", "TCP", "SYSLOG_UDP", "SYSLOG_TCP"), "127.0.0.1:0")
+    listeners = {name.upper(): "127.0.0.1:0" for name, value in Settings() if name.endswith("_listen") and value}
     return (
         {name: value for name, value in os.environ.items() if not name.startswith("LOGAGG_")}
-        | {f"LOGAGG_{name}_LISTEN": value for name, value in listeners.items()}
+        | {f"LOGAGG_{name}": value for name, value in listeners.items()}
         | {f"LOGAGG_{name.upper()}": value for name, value in settings.items()}
     )
 
