@@ -260,7 +260,7 @@ async def _store(store: "Store", entry: "Entry", records: "list[Record]") -> tup
 
     Records that PostgreSQL refuses are new entries then, written in the same transaction: the old one is done with.
     """
-    written = await store.write(records, key=_key(entry))
+    written = await store.write(records, keys=[_key(entry)])
     why = written.quarantined[0].reason if written.quarantined else ""
     return written.stored, why and f"PostgreSQL refuses it, it has a new ID: {why}"
 

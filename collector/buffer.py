@@ -145,15 +145,10 @@ class RingBuffer:
             except TimeoutError:
                 return
 
-    def _fits(self, last: Chunk, count: int, max_records: int) -> bool:
-        """Whether the next chunk goes along with those taken: one that has a key is written alone."""
-        following = self._waiting[0]
-        return last.key is None and following.key is None and count + following.count <= max_records
-
     def _pop(self, max_records: int) -> list[Chunk]:
         taken: list[Chunk] = []
         count = 0
-        while self._waiting and (not taken or self._fits(taken[-1], count, max_records)):
+        while self._waiting and (not taken or count + self._waiting[0].count <= max_records):
             chunk = self._waiting.popleft()
             taken.append(chunk)
             count += chunk.count

@@ -45,7 +45,7 @@ def merged(parts: Sequence[Records]) -> Records:
 class Sink(Protocol):
     """Where records go."""
 
-    async def write(self, records: Records, rejects: Sequence[Reject] = (), key: bytes | None = None) -> Written:
+    async def write(self, records: Records, rejects: Sequence[Reject] = (), keys: Sequence[bytes] = ()) -> Written:
         """Store all of it; return when it is durable. Raises StoreUnavailable when nothing was written."""
 
 
@@ -136,7 +136,10 @@ class Flusher:
             if self._refuge and self._refuge.trouble and await self._refuge.keep(chunks):
                 break
             try:
-                await self._write(chunks)
+                if not await self._write(chunks):
+                    for chunk in chunks:
+                        await self._store([chunk])
+                    return
             except Exception as error:  # whatever it is, records that were taken are not given up
                 if not self._failed(error):
                     await asyncio.sleep(pause)
@@ -146,15 +149,20 @@ class Flusher:
                 break
         self._buffer.settle(chunks)
 
-    async def _write(self, chunks: list[Chunk]) -> None:
+    async def _write(self, chunks: list[Chunk]) -> bool:
+        """Store chunks in one transaction; False when one of several came before, and nothing is stored."""
         records = merged([chunk.decoded.records for chunk in chunks])
         rejects = list(chain.from_iterable(chunk.decoded.rejects for chunk in chunks))
         with self._metrics.flush_seconds.time():
-            written = await self._sink.write(records, rejects, chunks[0].key)
+            keys = [chunk.key for chunk in chunks if chunk.key is not None]
+            written = await self._sink.write(records, rejects, keys)
+        if written.repeated and len(chunks) > 1:
+            return False
         self._metrics.flush_records.observe(len(records) + len(rejects))
         self._count(chunks, written)
         for chunk in chunks:
             chunk.acknowledge()
+        return True
 
     def _count(self, chunks: list[Chunk], written: Written) -> None:
         place = 0

@@ -24,6 +24,8 @@ log = structlog.get_logger("journal")
 #: Seconds between two looks whether PostgreSQL takes records again.
 _LOOK = 1.0
 KEY_BYTES = 16
+#: Records that are stored in one transaction out of the journal: small entries are many.
+_TOGETHER = 2_000
 
 
 class PingableSink(Sink, Protocol):
@@ -45,7 +47,8 @@ class Journaling:
         #: Why the journal takes no more; None while it does.
         self._full: str | None = None
         self._work = asyncio.Event()
-        self._damaged = 0
+        #: Names of damaged files that the log has told of.
+        self._reported: set[str] = set()
         self._report_damage()
         if journal.entries:
             log.info("records wait in the journal", records=journal.records, entries=journal.entries)
@@ -94,7 +97,9 @@ class Journaling:
                     if not self._journal.entries:
                         self._work.clear()
                 else:
-                    await self._replay(entry)
+                    await self._replay(
+                        [entry, *await asyncio.to_thread(self._journal.following, _TOGETHER - entry.records)]
+                    )
                 self._recovered()
                 pause = FIRST_PAUSE
             except Exception as error:
@@ -105,23 +110,40 @@ class Journaling:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LOOK if isinstance(error, StoreUnavailable) else LONGEST_PAUSE)
 
-    async def _replay(self, entry: Entry) -> None:
+    async def _replay(self, some: Sequence[Entry]) -> None:
+        """Store entries in one transaction; each in its own when one of them is there already, or cannot be read."""
         try:
-            flush = await asyncio.to_thread(entries.decode, entry.payload)
+            flushes = await asyncio.to_thread(lambda: [entries.decode(entry.payload) for entry in some])
         except ValueError as error:  # written by a newer program, before an older one was put in its place
-            await asyncio.to_thread(self._journal.refuse, entry, str(error))
-            return
-        written = await self._sink.write(flush.records, flush.rejects, entry.key)
-        await asyncio.to_thread(self._journal.done, entry)
-        refused = len(written.quarantined)
-        for transport, (records, rejects) in flush.counts.items():
-            here = min(refused, records)
-            refused -= here
-            self._metrics.replayed.labels(transport).inc(records + rejects)
-            if written.repeated:  # its sender sent it again, or a daemon died before it could take it out here
-                self._metrics.duplicate.labels(transport).inc(records + rejects)
+            if len(some) > 1:
+                await self._each(some)
             else:
-                self._metrics.settled(transport, records - here, rejects + here)
+                await asyncio.to_thread(self._journal.refuse, some[0], str(error))
+            return
+        records = merged([flush.records for flush in flushes])
+        rejects = list(chain.from_iterable(flush.rejects for flush in flushes))
+        written = await self._sink.write(records, rejects, [entry.key for entry in some])
+        if written.repeated and len(some) > 1:
+            await self._each(some)
+            return
+        await asyncio.to_thread(self._done, some)
+        refused = len(written.quarantined)
+        for transport, (count, others) in chain.from_iterable(flush.counts.items() for flush in flushes):
+            here = min(refused, count)
+            refused -= here
+            self._metrics.replayed.labels(transport).inc(count + others)
+            if written.repeated:  # its sender sent it again, or a daemon died before it could take it out here
+                self._metrics.duplicate.labels(transport).inc(count + others)
+            else:
+                self._metrics.settled(transport, count - here, others + here)
+
+    def _done(self, some: Sequence[Entry]) -> None:
+        for entry in some:
+            self._journal.done(entry)
+
+    async def _each(self, some: Sequence[Entry]) -> None:
+        for entry in some:
+            await self._replay([entry])
 
     def _recovered(self) -> None:
         if self.trouble is not None:
@@ -129,10 +151,11 @@ class Journaling:
         self.trouble = None
 
     def _report_damage(self) -> None:
-        damaged = self._journal.damaged
-        for damage in damaged[self._damaged :]:
-            log.error("a file of the journal is damaged; it is kept", file=str(damage.path), reason=damage.reason)
-        self._damaged = len(damaged)
+        for damage in self._journal.damaged:
+            name = damage.path.name.removesuffix(".damaged")
+            if name not in self._reported:
+                self._reported.add(name)
+                log.error("a file of the journal is damaged; it is kept", file=str(damage.path), reason=damage.reason)
 
 
 def _entry(key: bytes | None, chunks: Sequence[Chunk]) -> Entry:

@@ -8,8 +8,9 @@ Numbers are big-endian; a time is microseconds since 2000; jsonb is a version by
 """
 
 import asyncio
+import contextlib
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -41,6 +42,9 @@ _PIECE: Final = 1 << 18
 #: The driver would write these as infinities.
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
+#: Seconds that the driver has to say itself why a connection was lost.
+_GRACE = 0.1
+
 
 class Encoded(NamedTuple):
     """Rows for a COPY."""
@@ -66,9 +70,34 @@ async def copy(con: asyncpg.Connection, table: str, frame: pl.DataFrame) -> None
 async def send(con: asyncpg.Connection, table: str, encoded: Encoded) -> None:
     """Copy what is encoded already."""
     if isinstance(encoded.rows, bytes):
-        await con.copy_to_table(table, source=_pieces(encoded.rows), columns=encoded.columns, format="binary")
+        source = _pieces(encoded.rows)
+        await _connected(con, con.copy_to_table(table, source=source, columns=encoded.columns, format="binary"))
     elif encoded.rows:
-        await con.copy_records_to_table(table, records=encoded.rows, columns=encoded.columns)
+        await _connected(con, con.copy_records_to_table(table, records=encoded.rows, columns=encoded.columns))
+
+
+async def _connected(con: asyncpg.Connection, copying: Coroutine[Any, Any, object]) -> None:
+    """Await a COPY; raises ConnectionDoesNotExistError when the connection is lost.
+
+    When that happens while there is no room to write, the driver waits for room that never comes (asyncpg 0.32,
+    `copy_in`: `connection_lost` does not set `writing_allowed`, and its timeout is not looked at there).
+    """
+    task, loop = asyncio.ensure_future(copying), asyncio.get_running_loop()
+
+    def lost(_: object) -> None:
+        loop.call_later(_GRACE, task.cancel)
+
+    con.add_termination_listener(lost)
+    try:
+        await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is None or current.cancelling():
+            raise
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of a COPY") from None
+    finally:
+        with contextlib.suppress(asyncpg.InterfaceError):  # it went with the connection
+            con.remove_termination_listener(lost)
 
 
 async def _pieces(data: bytes) -> AsyncIterator[memoryview]:

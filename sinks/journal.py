@@ -12,6 +12,7 @@ import fcntl
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,6 +24,8 @@ __all__ = ["Damage", "Entry", "Journal", "JournalError", "JournalFull"]
 SEGMENT_BYTES: Final = 64 << 20
 #: A file is at most this part of the cap, so that what is done makes room.
 _SHARE: Final = 8
+#: Bytes of entries that are given out behind the first.
+_SMALL: Final = 1 << 20
 #: Of the process, and passing: they say nothing of the file.
 _PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -76,7 +79,8 @@ class Journal:
         #: The last of them, when it is written to.
         self._active: Segment | None = None
         self._number = 0
-        self._head: _Head | None = None
+        #: The entries that `first` and `following` gave out.
+        self._heads: deque[_Head] = deque()
         self._aside: list[Damage] = []
 
     @classmethod
@@ -148,23 +152,37 @@ class Journal:
                 segment.note(segment.place, found.start if found else segment.size)
                 if found:
                     segment.place = found.start
-                    self._head = _Head(found.entry.key, found.entry.records, found.end)
+                    self._heads = deque([_Head(found.entry.key, found.entry.records, found.end)])
                     self.oldest = found.received
                     return found.entry
                 self._retire(segment)
             return None
 
+    def following(self, most: int) -> list[Entry]:
+        """Return the entries right behind the one that `first` returned: small ones, of at most `most` records."""
+        with self._lock:
+            self._check_open()
+            segment, entries = self._segments[0] if self._segments else None, []
+            room = _SMALL
+            while segment and self._heads and (found := segment.find(place := self._heads[-1].end)):
+                most, room = most - found.entry.records, room - len(found.entry.payload)
+                if found.start != place or most < 0 or room < 0:
+                    break
+                self._heads.append(_Head(found.entry.key, found.entry.records, found.end))
+                entries.append(found.entry)
+            return entries
+
     def done(self, entry: Entry) -> None:
-        """Say that the entry which `first` returned is stored: the next one follows it. Saying so twice does nothing.
+        """Say that the first of the entries given out is stored: the next one follows it. Saying so twice does nothing.
 
         Raises JournalError when its file cannot be deleted; the entry is done all the same, until a restart.
         """
         with self._lock:
             self._check_open()
-            head, segment = self._head, self._segments[0] if self._segments else None
-            if head is None or segment is None or head.key != entry.key:
+            segment = self._segments[0] if self._segments else None
+            if segment is None or not self._heads or self._heads[0].key != entry.key:
                 return
-            self._head = None
+            head = self._heads.popleft()
             segment.place = head.end
             segment.entries -= 1
             segment.records -= head.records
@@ -177,7 +195,7 @@ class Journal:
         """Say that the entry which `first` returned can never be stored: its file is kept, the next one follows it."""
         with self._lock:
             segment = self._segments[0] if self._segments else None
-            if self._head is not None and segment is not None and self._head.key == entry.key:
+            if self._heads and segment is not None and self._heads[0].key == entry.key:
                 segment.damage = segment.damage or reason
                 self.lost_records += entry.records
         self.done(entry)
@@ -292,7 +310,7 @@ class Journal:
         """Take a file out of the books; entries that were counted and are not done are lost."""
         self._segments.remove(segment)
         self._active = None if segment is self._active else self._active
-        self._head = None
+        self._heads.clear()
         self.bytes -= segment.size
         self.entries -= segment.entries
         self.records -= segment.records

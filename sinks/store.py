@@ -41,7 +41,7 @@ class Written(NamedTuple):
     quarantined: list[Reject]
     #: Which they are: their positions among the records of the write.
     refused: list[int]
-    #: A write with this key was in already; nothing of this one is.
+    #: A write with one of the keys was in already; nothing of this one is.
     repeated: bool = False
 
 
@@ -108,10 +108,11 @@ class Store:
 
     # Writing
 
-    async def write(self, records: Records, rejects: Sequence[Reject] = (), key: bytes | None = None) -> Written:
+    async def write(self, records: Records, rejects: Sequence[Reject] = (), keys: Sequence[bytes] = ()) -> Written:
         """Write all in one transaction; return after COMMIT. Records are `Record`s, or a frame of `columns.COLUMNS`.
 
-        With a key it is written once, however often it is tried, by whichever store of the database.
+        With keys it is written once, however often it is tried, by whichever store of the database: nothing of it is
+        when one of them is there already.
 
         At most 65,536 records, else ValueError. A record that PostgreSQL refuses goes to the quarantine, its neighbours
         are stored. When the caller is cancelled the write still runs to its end: all of it is in, or nothing.
@@ -126,7 +127,7 @@ class Store:
             return Written(0, [], [])
         if self._abandoned:
             raise StoreUnavailable(_ABANDONED)
-        task = self._begin(self._write(records, rejects, key))
+        task = self._begin(self._write(records, rejects, keys))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -134,13 +135,13 @@ class Store:
                 raise
             raise StoreUnavailable(_ABANDONED) from None
 
-    async def _write(self, records: Records, rejects: Sequence[Reject], key: bytes | None) -> Written:
+    async def _write(self, records: Records, rejects: Sequence[Reject], keys: Sequence[bytes]) -> Written:
         frame, poison = columns_of(records)
         with unavailable():
             while True:
                 batch, placed = await self._place(frame)
                 try:
-                    written = await self._put(batch, placed, [*rejects, *poison.values()], key)
+                    written = await self._put(batch, placed, [*rejects, *poison.values()], keys)
                 except BatchLost:
                     if batch:
                         batch.lost = True
@@ -173,12 +174,12 @@ class Store:
         return self._current
 
     async def _put(
-        self, batch: OpenBatch | None, frame: pl.DataFrame, rejects: Sequence[Reject], key: bytes | None
+        self, batch: OpenBatch | None, frame: pl.DataFrame, rejects: Sequence[Reject], keys: Sequence[bytes]
     ) -> Written:
         """Write, and keep in memory what was committed."""
         sifted = nothing()
         try:
-            place = Place(batch.number if batch else None, self._owner.number, key)
+            place = Place(batch.number if batch else None, self._owner.number, keys)
             sifted = await self._committed(place, frame, rejects)
         finally:
             if batch:

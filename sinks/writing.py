@@ -22,8 +22,10 @@ _OURS = "select pg_current_xact_id()::text from batches where batch = $1 and own
 _XID = "select pg_current_xact_id()::text"
 
 
-#: Waits for another transaction with this key under way, and finds what that came to.
-_KEY = "insert into keys (key) values ($1) on conflict do nothing returning true"
+#: Waits for other transactions with these keys under way, and finds what they came to; in order, so that none waits in
+#: a circle.
+_KEYS = """with new as (insert into keys (key) select unnest($1::bytea[]) order by 1 on conflict do nothing returning 1)
+    select count(*) from new"""
 
 
 class BatchLost(Exception):
@@ -31,7 +33,7 @@ class BatchLost(Exception):
 
 
 class Repeated(Exception):
-    """A write with this key is in already."""
+    """A write with one of these keys is in already."""
 
 
 class Sifted(NamedTuple):
@@ -81,7 +83,7 @@ class Place(NamedTuple):
     batch: int | None
     owner: int
     #: See `Store.write`.
-    key: bytes | None = None
+    keys: Sequence[bytes] = ()
 
 
 async def put(con: asyncpg.Connection, place: Place, frame: pl.DataFrame, rejects: Sequence[Reject]) -> Sifted:
@@ -109,7 +111,7 @@ def _prepared(frame: pl.DataFrame, batch: int | None) -> tuple[copying.Encoded, 
 async def _transact(
     con: asyncpg.Connection, place: Place, rejects: list[Reject], copy: Coroutine[Any, Any, Sifted]
 ) -> Sifted:
-    batch, owner, key = place
+    batch, owner, keys = place
     with contextlib.closing(copy):  # never awaited when what comes before fails
         transaction = con.transaction()
         await transaction.start()
@@ -117,7 +119,7 @@ async def _transact(
             xid = await con.fetchval(_XID) if batch is None else await con.fetchval(_OURS, batch, owner)
             if xid is None:
                 raise BatchLost
-            if key is not None and not await con.fetchval(_KEY, key):
+            if keys and await con.fetchval(_KEYS, keys) < len(keys):
                 raise Repeated
             sifted = await copy
             await _quarantine(con, rejects + sifted.poison)

@@ -169,7 +169,7 @@ async def test_what_is_in_already_is_not_stored_again_out_of_the_journal(store: 
     entry = journal.first()
     assert entry
     flush = entries.decode(entry.payload)
-    assert not (await store.write(flush.records, flush.rejects, entry.key)).repeated
+    assert not (await store.write(flush.records, flush.rejects, [entry.key])).repeated
     replaying = asyncio.create_task(journaling.run())
     while "duplicate" not in metrics.totals().get("tcp", {}):
         await asyncio.sleep(0.01)
@@ -220,7 +220,7 @@ async def test_an_idempotency_key_is_stored_once(daemon: RunningDaemon) -> None:
 async def test_a_key_is_stored_once_however_many_try_at_once(database_url: str, store: Store) -> None:
     records = decode_lines(body(0, 500).splitlines(), Origin(datetime.now(UTC), "tcp", "::1", None)).records
     other = await Store.open(database_url)
-    tries = [each.write(records, [], b"k" * 16) for each in (store, other) for _ in range(3)]
+    tries = [each.write(records, [], [b"k" * 16]) for each in (store, other) for _ in range(3)]
     written = await asyncio.gather(*tries)
     assert sorted((each.stored, each.repeated) for each in written) == [(0, True)] * 5 + [(500, False)]
     await other.close()
