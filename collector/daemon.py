@@ -19,6 +19,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
+from logagg.collector import wiring
 from logagg.collector.buffer import RingBuffer
 from logagg.collector.flusher import Flusher
 from logagg.collector.ingest import ingest_routes
@@ -28,10 +29,12 @@ from logagg.collector.listening import listen
 from logagg.collector.logs import set_up_logs
 from logagg.collector.metrics import Metrics
 from logagg.collector.notify import notify, watchdog
+from logagg.collector.push import greeting, push_routes
 from logagg.collector.reload import Reloading
 from logagg.collector.settings import Settings
 from logagg.collector.sockets import Inherited
 from logagg.collector.units import Address
+from logagg.protocols import elasticsearch
 from logagg.query.bodies import BODIES, Bodies
 from logagg.query.engine import Engine
 from logagg.query.http import make_app
@@ -232,7 +235,13 @@ def _application(
         *log_routes(engine),
         *export_routes(store),
         *ingest_routes(intake, settings.environment),
+        *push_routes(wiring.over_http(settings), intake, settings.environment),
         *status_routes(store, status, metrics.registry),
+    ]
+    version = settings.elasticsearch_version
+    routes = [
+        greeting(route, elasticsearch.is_client, elasticsearch.root(version)) if route.path == "/" else route
+        for route in routes
     ]
     app = make_app([*routes, *page_routes(routes)])
     app[BODIES] = Bodies(

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -10,7 +12,7 @@ from logagg.collector.intake import Intake
 from logagg.collector.receiver import Receiver
 from logagg.collector.sockets import Place, naming
 from logagg.collector.units import Address
-from logagg.protocols.record import Decoder, Origin
+from logagg.protocols.record import Decoded, Decoder, Origin
 
 log = structlog.get_logger("listener")
 
@@ -19,32 +21,47 @@ AT_ONCE = 1000
 #: Seconds in which datagrams gather in the kernel before they are read: many together cost a third of one by one. At
 #: 100,000 a second that are a thousand, of which the kernel holds some thousands by default.
 GATHER = 0.01
+#: Seconds between two looks for what has waited too long.
+EXPIRY = 1.0
 #: Such rounds at the end: what the kernel holds is read, but a sender that never pauses does not keep us.
 LAST_ROUNDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramProtocol:
+    """What tells one datagram protocol from another."""
+
+    #: Its name in metrics, logs and the quarantine: `syslog-udp` ...
+    transport: str
+    decode: Decoder
+    #: Gives up what has waited too long for the rest of it; called now and then, and with None at the end.
+    expire: Callable[[datetime | None], Decoded] | None = None
 
 
 class DatagramListener:
     """Listens on one address. What does not fit in the buffer is dropped and counted: UDP has no way to say wait."""
 
     def __init__(
-        self, transport: str, decode: Decoder, intake: Intake, *, receive_buffer: int, environment: str | None
+        self, protocol: DatagramProtocol, intake: Intake, *, receive_buffer: int, environment: str | None
     ) -> None:
-        self._transport = transport
-        self._decode = decode
+        self._protocol = protocol
+        self._transport = protocol.transport
         self._intake = intake
         self._receive_buffer = receive_buffer
         self._environment = environment
         self._socket: socket.socket | None = None
         self._receiver: Receiver | None = None
         self._next: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
 
     async def start(self, place: Place) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
         with naming(place):
             self._socket = sock = place.handed or await _bound(place.address)
-        self._ask_for_buffer(sock)
+        self._ask_for_buffer(sock, place)
         self._receiver = Receiver(sock, AT_ONCE)
         self._listen(sock, self._receiver)
+        self._expire()
         return Address(place.address.host, sock.getsockname()[1])
 
     async def stop(self) -> None:
@@ -52,16 +69,25 @@ class DatagramListener:
         if self._socket is None or self._receiver is None:
             return
         asyncio.get_running_loop().remove_reader(self._socket)
-        if self._next:
-            self._next.cancel()
+        for timer in (self._next, self._expiry):
+            if timer:
+                timer.cancel()
         for _ in range(LAST_ROUNDS):
             if not self._take(self._receiver):
                 break
             await asyncio.sleep(0)
         self._socket.close()
+        if self._protocol.expire:
+            self._intake.offer(self._transport, self._protocol.expire(None), 0)
 
-    def _ask_for_buffer(self, sock: socket.socket) -> None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+    def _expire(self) -> None:
+        if self._protocol.expire:
+            self._intake.offer(self._transport, self._protocol.expire(datetime.now(UTC)), 0)
+            self._expiry = asyncio.get_running_loop().call_later(EXPIRY, self._expire)
+
+    def _ask_for_buffer(self, sock: socket.socket, place: Place) -> None:
+        if not place.handed:  # which may have more than we are given
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         given = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux reports the double, see socket(7)
         if given < self._receive_buffer:
             log.warning(
@@ -91,7 +117,7 @@ class DatagramListener:
         now = datetime.now(UTC)
         for peer, frames in received:
             origin = Origin(now, self._transport, peer, self._environment)
-            decoded = self._decode([frame for frame in frames if frame], origin)
+            decoded = self._protocol.decode([frame for frame in frames if frame], origin)
             self._intake.offer(self._transport, decoded, sum(map(len, frames)))
         return sum(len(frames) for _, frames in received)
 

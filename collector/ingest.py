@@ -76,15 +76,15 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
         raws = chain([request.get(RAW)], repeat(None))
         records = [from_object(log.as_object(), came, raw) for log, raw in zip(logs, raws, strict=False)]
         size = sum(len(record.message) + len(record.attributes or "") for record in records)
-        await intake.store(TRANSPORT, Decoded(records, []), size, _key(request))
+        await intake.store(TRANSPORT, Decoded(records, []), size, idempotency_key(request))
 
     async def ingest(request: web.Request, _: None, __: None) -> web.Response:
         body = await request.app[BODIES].read(request)
         decoded = decode_body(body, origin(request))
-        if not len(decoded.records):
+        if not len(decoded.records) and (decoded.rejects or not body.strip()):
             why = decoded.rejects[0].reason if decoded.rejects else "it is empty"
             raise web.HTTPBadRequest(reason=f"no record in a body of {len(body)} bytes: {why}")
-        await intake.store(TRANSPORT, decoded, len(body), _key(request))
+        await intake.store(TRANSPORT, decoded, len(body), idempotency_key(request))
         return reply({"accepted": len(decoded.records), "quarantined": len(decoded.rejects)})
 
     def route(path: str, summary: str, handler: Any, **more: Any) -> Route[Any, Any]:
@@ -105,7 +105,7 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
     ]
 
 
-def _key(request: web.Request) -> str | None:
+def idempotency_key(request: web.Request) -> str | None:
     """Return what the sender repeats when it sends the same body again. Raises HTTPBadRequest when it is too long."""
     key = request.headers.get(KEY) or None
     if key and len(key) > LONGEST_KEY:

@@ -1,26 +1,28 @@
-"""All listeners: which there are, and that they start and stop together."""
+"""All listeners: those whose settings name an address start together, and stop together."""
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TypeVar
 
 from aiohttp import web
 
+from logagg.collector import wiring
 from logagg.collector.datagrams import DatagramListener
 from logagg.collector.intake import Intake
 from logagg.collector.metrics import Metrics
 from logagg.collector.settings import Settings
-from logagg.collector.sockets import Inherited
-from logagg.collector.streams import StreamListener, StreamProtocol
+from logagg.collector.sockets import Inherited, Place
+from logagg.collector.streams import StreamListener
 from logagg.collector.units import Address
 from logagg.collector.web import HttpListener
-from logagg.collector.wiring import json_lines, syslog
-from logagg.protocols.syslog_columns import decode_syslog
 
 #: How long stream senders may go on sending once they were told that we stop.
 DRAIN_PATIENCE = 2.0
+
+T = TypeVar("T")
 
 
 async def listen(
@@ -39,37 +41,26 @@ async def listen(
     stops: list[Callable[[], Awaitable[None]]] = []
     stack.push_async_callback(_stop_together, stops)
 
-    async def stream(setting: str, address: Address | None, protocol: StreamProtocol) -> None:
-        if address:
-            listener = StreamListener(
-                protocol,
-                intake,
-                metrics,
-                max_connections=settings.max_connections,
-                environment=settings.environment,
-            )
-            stops.append(partial(listener.stop, DRAIN_PATIENCE))
-            listening[setting] = await listener.start(inherited.place(setting, address, socket.SOCK_STREAM))
+    def wanted(protocols: Mapping[str, T], kind: socket.SocketKind) -> Iterator[tuple[Place, T]]:
+        for setting, protocol in protocols.items():
+            if address := getattr(settings, setting):
+                yield inherited.place(setting, address, kind), protocol
 
-    await stream("tcp_listen", settings.tcp_listen, json_lines(settings.max_frame))
-    await stream("syslog_tcp_listen", settings.syslog_tcp_listen, syslog(settings.max_frame, settings.syslog_zone))
-    if settings.syslog_udp_listen:
-        datagrams = DatagramListener(
-            "syslog-udp",
-            partial(decode_syslog, zone=settings.syslog_zone),
-            intake,
-            receive_buffer=settings.udp_receive_buffer,
-            environment=settings.environment,
+    most, environment = settings.max_connections, settings.environment
+    for place, stream in wanted(wiring.streams(settings), socket.SOCK_STREAM):
+        listener = StreamListener(stream, intake, metrics, max_connections=most, environment=environment)
+        stops.append(partial(listener.stop, DRAIN_PATIENCE))
+        listening[place.setting] = await listener.start(place)
+    for place, datagram in wanted(wiring.datagrams(settings), socket.SOCK_DGRAM):
+        receiver = DatagramListener(
+            datagram, intake, receive_buffer=settings.udp_receive_buffer, environment=environment
         )
-        stops.append(datagrams.stop)
-        place = inherited.place("syslog_udp_listen", settings.syslog_udp_listen, socket.SOCK_DGRAM)
-        listening[place.setting] = await datagrams.start(place)
-    if settings.http_listen:
-        http = HttpListener(app, metrics, max_connections=settings.max_connections)
+        stops.append(receiver.stop)
+        listening[place.setting] = await receiver.start(place)
+    for place, served in wanted({"http_listen": app}, socket.SOCK_STREAM):
+        http = HttpListener(served, metrics, max_connections=most)
         stops.append(http.stop)
-        listening["http_listen"] = await http.start(
-            inherited.place("http_listen", settings.http_listen, socket.SOCK_STREAM)
-        )
+        listening[place.setting] = await http.start(place)
     inherited.check()
     return listening
 

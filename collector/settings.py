@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from logagg.collector.units import Address, Duration, Listen
@@ -71,6 +71,24 @@ class Settings(BaseSettings):
     syslog_udp_listen: Listen = Field(Address("127.0.0.1", 5140), description="Syslog over UDP.")
     syslog_tcp_listen: Listen = Field(
         Address("127.0.0.1", 5140), description="Syslog over TCP, newline and octet-counted framing alike."
+    )
+    relp_listen: Listen = Field(Address("127.0.0.1", 2514), description="RELP, rsyslog's omrelp.")
+    forward_listen: Listen = Field(
+        Address("127.0.0.1", 24224), description="Fluent Forward: fluent-bit, fluentd, Docker's fluentd driver."
+    )
+    forward_shared_key: SecretStr | None = Field(
+        None, description="Key that senders of Fluent Forward have to prove they know; unset: anybody may send."
+    )
+    forward_max_frame: ByteSize = Field(
+        _size(16), ge=1 << 16, le=256 * MIB, description="Longest message of Fluent Forward; more ends the connection."
+    )
+    gelf_udp_listen: Listen = Field(Address("127.0.0.1", 12201), description="GELF over UDP, in chunks too.")
+    gelf_tcp_listen: Listen = Field(Address("127.0.0.1", 12201), description="GELF over TCP.")
+    lumberjack_listen: Listen = Field(
+        Address("127.0.0.1", 5044), description="Lumberjack: Filebeat and Logstash's output.logstash."
+    )
+    elasticsearch_version: str = Field(
+        "8.19.0", description="Version that Elasticsearch's clients are told; Filebeat wants none older than itself."
     )
     syslog_zone: Zone = Field(
         ZoneInfo("UTC"), description="Time zone of syslog times that name none, such as Europe/Berlin."

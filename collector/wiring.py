@@ -1,30 +1,106 @@
-"""Which protocol is spoken where: each stream protocol as its session."""
+"""The tables of protocols: which is spoken where, by the setting that says where. A new one is a line here."""
 
-from datetime import tzinfo
+import socket
+from collections.abc import Sequence
+from datetime import datetime, tzinfo
 from functools import partial
 
+from logagg.collector.datagrams import DatagramProtocol
+from logagg.collector.settings import Settings
 from logagg.collector.streams import StreamProtocol
 from logagg.protocols import syslog_columns
+from logagg.protocols.elasticsearch import elasticsearch
+from logagg.protocols.fluent import decode_cut as decode_cut_events
+from logagg.protocols.fluent import decode_events
+from logagg.protocols.forward import ForwardSession
 from logagg.protocols.framing import Cut, LineFramer, SyslogFramer
+from logagg.protocols.gelf import GELF, GelfAssembler, GelfFramer, decode_gelf
+from logagg.protocols.http import HttpProtocol
 from logagg.protocols.json_columns import decode_lines
+from logagg.protocols.loki import LOKI
+from logagg.protocols.lumberjack import LumberjackSession
 from logagg.protocols.mapping import add_note
-from logagg.protocols.record import Decoded, Origin, Reject
-from logagg.protocols.session import FramedSession
+from logagg.protocols.msgpacked import ARRAYS, MsgpackFramer
+from logagg.protocols.otlp import OTLP
+from logagg.protocols.record import Decoded, Decoder, Origin, Reject
+from logagg.protocols.relp import RelpSession
+from logagg.protocols.session import FramedSession, Session, SniffedSession
+from logagg.protocols.splunk import SPLUNK
 from logagg.protocols.syslog import decode_syslog
 
-
-def json_lines(max_frame: int) -> StreamProtocol:
-    """Newline-delimited JSON. The start of a line that was cut is no JSON: it goes to quarantine."""
-    return StreamProtocol("tcp", lambda: FramedSession(LineFramer(max_frame), decode_lines, _quarantine_cut))
+#: Seconds that the chunks of one GELF message may take to arrive, as its specification says.
+_GELF_PATIENCE = 5.0
 
 
-def syslog(max_frame: int, zone: tzinfo) -> StreamProtocol:
-    """Syslog, RFC 5424 and 3164, in both framings of RFC 6587. The start of a cut frame is kept as a record."""
-    decode, decode_cut = partial(syslog_columns.decode_syslog, zone=zone), partial(_keep_cut, zone)
-    return StreamProtocol("syslog-tcp", lambda: FramedSession(SyslogFramer(max_frame), decode, decode_cut))
+def streams(settings: Settings) -> dict[str, StreamProtocol]:
+    """Return the protocols over TCP."""
+    frame, zone = settings.max_frame, settings.syslog_zone
+    return {
+        "tcp_listen": StreamProtocol("tcp", partial(SniffedSession, partial(_json_or_msgpack, frame))),
+        "syslog_tcp_listen": StreamProtocol("syslog-tcp", partial(syslog, frame, zone)),
+        "relp_listen": StreamProtocol("relp", partial(RelpSession, frame, _syslog_decoder(zone)), answers=True),
+        "forward_listen": StreamProtocol("forward", partial(_forward, settings), answers=True),
+        "gelf_tcp_listen": StreamProtocol("gelf-tcp", partial(_gelf, frame)),
+        "lumberjack_listen": StreamProtocol(
+            "lumberjack", partial(LumberjackSession, frame, settings.http_max_body), answers=True
+        ),
+    }
+
+
+def datagrams(settings: Settings) -> dict[str, DatagramProtocol]:
+    """Return the protocols over UDP."""
+    assembler = GelfAssembler(settings.udp_receive_buffer, _GELF_PATIENCE, settings.max_frame)
+    return {
+        "syslog_udp_listen": DatagramProtocol("syslog-udp", _syslog_decoder(settings.syslog_zone)),
+        "gelf_udp_listen": DatagramProtocol("gelf-udp", assembler, partial(_expire, assembler)),
+    }
+
+
+def over_http(settings: Settings) -> Sequence[HttpProtocol]:
+    """Return the protocols over HTTP, besides `collector/ingest.py`."""
+    return (LOKI, elasticsearch(settings.elasticsearch_version), OTLP, GELF, SPLUNK)
+
+
+def _syslog_decoder(zone: tzinfo) -> Decoder:
+    return partial(syslog_columns.decode_syslog, zone=zone)
+
+
+def json_lines(max_frame: int) -> Session:
+    """Return newline-delimited JSON. The start of a line that was cut is no JSON: it goes to quarantine."""
+    return FramedSession(LineFramer(max_frame), decode_lines, _quarantine_cut)
+
+
+def _json_or_msgpack(max_frame: int, first: int) -> Session:
+    if first not in ARRAYS:
+        return json_lines(max_frame)
+    return FramedSession(MsgpackFramer(max_frame), decode_events, decode_cut_events)
+
+
+def syslog(max_frame: int, zone: tzinfo) -> Session:
+    """Return syslog, RFC 5424 and 3164, in both framings of RFC 6587. The start of a cut frame is kept as a record."""
+    return FramedSession(SyslogFramer(max_frame), _syslog_decoder(zone), partial(_keep_cut, zone))
+
+
+def _gelf(max_frame: int) -> Session:
+    return FramedSession(GelfFramer(max_frame), decode_gelf, _quarantine_cut)
+
+
+def _forward(settings: Settings) -> Session:
+    key = settings.forward_shared_key
+    return ForwardSession(
+        max_frame=settings.forward_max_frame,
+        max_inflated=settings.http_max_body,
+        shared_key=key.get_secret_value() if key else None,
+        self_hostname=socket.gethostname(),
+    )
+
+
+def _expire(assembler: GelfAssembler, now: datetime | None) -> Decoded:
+    return assembler.close() if now is None else assembler.expire(now)
 
 
 def _quarantine_cut(cut: list[Cut], origin: Origin) -> Decoded:
+    """Put the start of a cut frame where it cannot be read into quarantine."""
     return Decoded([], [Reject(origin.now, origin.transport, origin.peer, _reason(each), each.frame) for each in cut])
 
 

@@ -26,6 +26,9 @@ class Cut(NamedTuple):
 class Framer(Protocol):
     """Bytes in, frames out."""
 
+    #: Nothing that follows can be read any more.
+    ended: bool
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take what was read, return the frames that are whole."""
 
@@ -41,6 +44,8 @@ class Framer(Protocol):
 
 class LineFramer:
     """Frames end with LF or CR LF. The CR counts for `Cut.length`, but not for the limit."""
+
+    ended = False
 
     def __init__(self, max_frame: int) -> None:
         self._max = max_frame

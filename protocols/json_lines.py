@@ -1,5 +1,6 @@
 """JSON to records: one object a line over TCP, or many in one body over HTTP.
 
+A line may also be an array of objects, or several of either one behind the other: fluent-bit sends all of a flush so.
 What orjson refuses is read once more by a lenient reader; what that refuses too is a reject, with the place.
 """
 
@@ -16,12 +17,19 @@ from logagg.protocols.record import Decoded, Origin, Reject
 _BACKSLASH = ord("\\")
 #: What may stand between the objects of a body; RS is of RFC 7464. Arrays of objects are opened.
 _BETWEEN = re.compile(r"[\s,\[\]\x1e]*")
-#: So many bad places in a body that is not by line: what follows them is read by line after all, which is linear.
+#: A string, without its end too, or a bracket.
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+#: Where one of several objects or arrays of a line ends and the next begins.
+_ENDS = re.compile(rb"[}\]]\s*,?\s*[{\[]")
+#: So many places without an end in a body that is not by line: what follows is read by line after all, which is linear.
 _MAX_BAD = 100
 
 
 def decode_lines(frames: Iterable[bytes], origin: Origin) -> Decoded:
-    """Decode frames of one JSON object each. A frame of blanks is nothing; any other is a record or a reject."""
+    """Decode frames of one JSON object each. A frame of blanks is nothing; any other is a record or a reject.
+
+    A frame of several objects is so many records when it holds nothing else.
+    """
     decoded = Decoded([], [])
     add = decoded.records.append
     loads, nul = orjson.loads, jsontext.NUL_ESCAPE
@@ -42,25 +50,67 @@ def decode_lines(frames: Iterable[bytes], origin: Origin) -> Decoded:
 def decode_body(body: bytes, origin: Origin) -> Decoded:
     """Decode a JSON array of objects, one object a line, or objects one after the other, with or without blanks.
 
-    A bad item becomes a reject, its neighbours survive. A body of blanks is nothing.
+    So `{"records": [{"value": {...}}, ...]}`, the form of Kafka's REST proxy (rsyslog: omhttp, batch.format
+    "kafkarest"). A bad item becomes a reject, its neighbours survive. A body of blanks is nothing.
     """
-    decoded = Decoded([], [])
-    try:
-        if jsontext.NUL_ESCAPE in body:
-            raise ValueError("for the lenient reader")
-        value = orjson.loads(body)
-    except ValueError:
+    values = None if jsontext.NUL_ESCAPE in body else values_of(body)
+    if values is None:
         return _decode_parts(body, origin)
-    for item in value if isinstance(value, list) else [value]:
-        _add(decoded, item, origin, b"", replaced=False)
+    decoded = Decoded([], [])
+    for value in values:
+        _add(decoded, value, origin, b"", replaced=False)
     return decoded
+
+
+def values_of(body: bytes) -> list[Any] | None:
+    """Return the items of a body as `decode_body` takes them, if orjson reads it as it stands; else None."""
+    for read in (orjson.loads, _by_line, _joined):
+        try:
+            value = read(body)
+        except ValueError:
+            continue
+        return value if isinstance(value, list) else _of_kafka(value)
+    return None
+
+
+def _by_line(body: bytes) -> list[Any] | None:
+    lines = body.split(b"\n")
+    values = list(map(orjson.loads, filter(None, lines)))
+    if any(isinstance(value, list) for value in values):
+        raise ValueError("an array a line is for the other reader")
+    return values
+
+
+def _joined(body: bytes) -> list[Any]:
+    """Read objects with nothing between them. So many commas more must give so many items more: none is in a text."""
+    values: list[Any] = orjson.loads(b"[" + body.replace(b"}{", b"},{") + b"]")
+    if len(values) != body.count(b"}{") + 1 or isinstance(values[0], list):
+        raise ValueError("not only objects one after the other")
+    return values
+
+
+def _of_kafka(value: Any) -> list[Any]:
+    records = value.get("records") if isinstance(value, dict) and len(value) == 1 else None
+    if isinstance(records, list) and all(isinstance(record, dict) and "value" in record for record in records):
+        return [record["value"] for record in records]
+    return [value]
 
 
 def _decode_odd(frame: bytes, origin: Origin, decoded: Decoded) -> None:
     try:
         value, replaced = jsontext.loads(frame)
     except ValueError as error:
-        _reject(decoded, origin, str(error), frame)
+        # What is behind the first value may be another one.
+        some = _decode_sequence(frame, origin) if _ENDS.search(frame) else Decoded([], [])
+        if len(some.records) > 1 and not some.rejects:
+            decoded.records.extend(some.records)
+        else:
+            _reject(decoded, origin, str(error), frame)
+        return
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        some = _decode_sequence(frame, origin)
+        decoded.records.extend(some.records)
+        decoded.rejects.extend(some.rejects)
     else:
         _add(decoded, value, origin, frame, replaced=replaced)
 
@@ -79,7 +129,7 @@ def _decode_parts(body: bytes, origin: Origin) -> Decoded:
 
 
 def _decode_sequence(body: bytes, origin: Origin) -> Decoded:
-    """Decode objects one after the other, wherever their lines end. Behind a bad place, go on where a line begins."""
+    """Decode objects one after the other, wherever their lines end. A bad one ends where its brackets close."""
     decoded = Decoded([], [])
     text, reader, bad = jsontext.to_lenient(body), jsontext.LenientReader(), 0
     place = _behind(text, 0)
@@ -92,13 +142,24 @@ def _decode_sequence(body: bytes, origin: Origin) -> Decoded:
         try:
             value, end, replaced = reader.read(text, place)
         except ValueError as error:
-            bad += 1
-            end = text.find("\n{", place) + 1 or len(text)
+            line = text.find("\n{", place) + 1 or len(text)
+            end = _closed(text, place, line)
+            bad += end == line
             _reject(decoded, origin, str(error), jsontext.to_bytes(text[place:end]))
         else:
             _add(decoded, value, origin, jsontext.to_bytes(text[place:end]), replaced=replaced)
         place = _behind(text, end)
     return decoded
+
+
+def _closed(text: str, place: int, line: int) -> int:
+    """Return where the object at `place` closes; `line`, where the next begins a line, if it does not before."""
+    depth = 0
+    for found in _BRACKET.finditer(text, place, line) if text[place] == "{" else ():
+        depth += (found[0] in "{[") - (found[0] in "}]")
+        if not depth:
+            return found.end()
+    return line
 
 
 def _behind(text: str, place: int) -> int:

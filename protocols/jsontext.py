@@ -21,6 +21,8 @@ _DOUBLE_DIGITS = 308
 
 #: The end of a number with an exponent, as orjson writes it. It may also be a part of a text.
 _EXPONENT = re.compile(r"e[+-]?[0-9]+(?:[,\]}\n]|$)")
+#: A zero with a sign, as orjson writes it. It may also be a part of a text.
+_MINUS_ZERO = re.compile(r"-0(?:\.0)?(?:[,\]}\n]|$)")
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)|-0(?:\.0)?(?![0-9.])')
 
 _NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
@@ -61,7 +63,7 @@ def dumps(value: object) -> str:
 
 def odd_numbers(text: str) -> bool:
     """Tell whether JSON of orjson may have numbers that `dumps` writes in another way; texts a line apart."""
-    return "-0" in text or _EXPONENT.search(text) is not None
+    return ("-0" in text and _MINUS_ZERO.search(text) is not None) or _EXPONENT.search(text) is not None
 
 
 def _dumps(value: object) -> str:

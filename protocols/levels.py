@@ -1,5 +1,6 @@
 """Names and numbers of severities and facilities, as senders write them."""
 
+import re
 from typing import Final
 
 from logagg.protocols.record import LEVELS
@@ -11,12 +12,15 @@ DEFAULT_SEVERITY: Final = LEVELS.index("INFO")
 ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "EMERGENCY": ("emerg", "panic"),
     "ALERT": (),
-    "CRITICAL": ("crit", "fatal", "c", "f"),
-    "ERROR": ("err", "eror", "severe", "e"),
-    "WARNING": ("warn", "w"),
-    "NOTICE": ("note", "n"),
-    "INFO": ("information", "informational", "inf", "i"),
-    "DEBUG": ("dbug", "dbg", "trace", "trc", "verbose", "fine", "finer", "finest", "d", "t", "v"),
+    "CRITICAL": ("crit", "critic", "fatal", "ftl", "dpanic", "c", "f"),
+    "ERROR": ("err", "eror", "severe", "failure", "e"),
+    "WARNING": ("warn", "wrn", "w"),
+    "NOTICE": ("note", "success", "n"),
+    "INFO": ("information", "informational", "inf", "i", "log", "config", "http", "default"),
+    "DEBUG": (
+        *("dbug", "dbg", "trace", "trc", "verbose", "vrb", "silly", "fine", "finer", "finest", "d", "t", "v"),
+        *("debug1", "debug2", "debug3", "debug4", "debug5", "d1", "d2", "d3", "d4", "d5"),
+    ),
 }
 
 #: Facility names by number, RFC 5424 section 6.2.1 and syslog(3).
@@ -33,6 +37,9 @@ SEVERITY_OF_NAME: Final = {form(name): n for name, n in _LOWER.items() for form 
 
 _FACILITY_OF_NAME = {name: number for number, name in enumerate(FACILITIES)} | {"security": 4}
 
+#: What Go's slog adds to the name of a level for those between two: `INFO+2`.
+_BETWEEN = re.compile(r"[+-][0-9]{1,3}$")
+
 #: bunyan and pino: 10 trace, 20 debug, 30 info, 40 warn, 50 error, 60 fatal; between them the lower one.
 _SEVERITY_OF_TEN = {1: 7, 2: 7, 3: 6, 4: 4, 5: 3, 6: 2}
 
@@ -44,7 +51,9 @@ def severity_of(value: object) -> int | None:
         if severity is not None:
             return severity
         name = value.strip(" \t[]<>:").lower()
-        return _severity_of_number(int(name)) if _short_number(name) else _LOWER.get(name)
+        if _short_number(name):
+            return _severity_of_number(int(name))
+        return _LOWER.get(name) if name in _LOWER else _LOWER.get(_BETWEEN.sub("", name))
     if isinstance(value, int) and not isinstance(value, bool):
         return _severity_of_number(value)
     return None

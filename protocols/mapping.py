@@ -1,68 +1,29 @@
 """Names become fields: the one place where a JSON object of any sender is mapped to a record, without settings.
 
-`FIELDS` is the table. Of several names of one field that an object has, the first in the table whose value can be used
-wins, so the canonical name wins over all others; what was not used stays an attribute, under its own name. A dotted
-name stands for a nested object too: `service.name` for `{"service": {"name": ...}}`. A null says nothing, an empty text
-says something only as a message.
+`names.FIELDS` is the table. Of several names of one field that an object has, the first in the table whose value can be
+used wins, so the canonical name wins over all others; what was not used stays an attribute, under its own name. A null
+says nothing, an empty text says something only as a message: a name that was tried with such a value is dropped.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final
 
 from logagg.protocols import jsontext
-from logagg.protocols.levels import DEFAULT_SEVERITY, SEVERITY_OF_NAME, facility_of, severity_of
+from logagg.protocols.levels import DEFAULT_SEVERITY, SEVERITY_OF_NAME
+from logagg.protocols.names import FIELDS as FIELDS
+from logagg.protocols.names import INDEX, OPENED, TREE, others, shape_of, tries
 from logagg.protocols.record import NOTE, Origin, Record
-from logagg.protocols.times import to_datetime, trouble
+from logagg.protocols.times import from_bsd, trouble
 
-#: The names of each field, in the order in which they are tried.
-FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "timestamp": (
-        *("timestamp", "@timestamp", "time", "ts", "date", "datetime", "eventTime", "Timestamp", "@t", "_time"),
-        *("_SOURCE_REALTIME_TIMESTAMP", "__REALTIME_TIMESTAMP"),
-    ),
-    "level": (
-        *("level", "severity", "lvl", "loglevel", "log.level", "log_level", "levelname", "Level", "@l"),
-        *("PRIORITY", "severity_text", "severityText"),
-    ),
-    "message": ("message", "msg", "MESSAGE", "short_message", "_msg", "log", "event", "body", "Message", "@m"),
-    "service": (
-        *("service", "service.name", "service_name", "serviceName", "app", "application", "appname", "app_name"),
-        *("SYSLOG_IDENTIFIER", "ident", "program", "dd.service", "kubernetes.container_name", "container_name"),
-    ),
-    "host": (
-        *("host", "hostname", "host.name", "host.hostname", "_HOSTNAME", "computer", "computer_name"),
-        *("kubernetes.host",),
-    ),
-    "environment": ("environment", "env", "deployment.environment", "service.environment", "dd.env"),
-    "source": ("source",),
-    "facility": ("facility", "SYSLOG_FACILITY"),
-    "trace_id": ("trace_id", "traceId", "trace.id", "traceid", "traceID", "TraceId", "dd.trace_id", "otelTraceID"),
-    "span_id": ("span_id", "spanId", "span.id", "spanid", "spanID", "SpanId", "dd.span_id", "otelSpanID"),
-}
+#: The keys that the short way knows.
+CANONICAL: Final = ("timestamp", "level", "message", "service", "host")
+#: Those that it leaves to the long one: of an object with all five, of one without service or host.
+_OTHERS: Final = others(frozenset((field, 0) for field in CANONICAL)).difference(CANONICAL)
+_MORE_OTHERS: Final = others(frozenset((field, 0) for field in CANONICAL[:3])).difference(CANONICAL)
 
-#: Names of the message whose value counts only if it is text: others mean an object of their own by them.
-_ONLY_TEXT = frozenset({"log", "event", "body"})
-
-_INDEX = {field: index for index, field in enumerate(FIELDS)}
-_TIMESTAMP, _LEVEL, _MESSAGE = _INDEX["timestamp"], _INDEX["level"], _INDEX["message"]
-
-#: Name to its place in the table: the field's index, and the rank of the name among those of the field.
-_PLACES = {name: (_INDEX[field], rank) for field, names in FIELDS.items() for rank, name in enumerate(names)}
-#: What may hold nested names, and which.
-_OUTER: dict[str, list[str]] = {}
-for _outer, _dot, _inner in (name.partition(".") for name in _PLACES):
-    if _dot:
-        _OUTER.setdefault(_outer, []).append(_inner)
-
-#: All keys that matter; those of the short ways, here and in `json_columns`, and those that they leave to the long one.
-_KNOWN = frozenset(_PLACES.keys() | _OUTER.keys())
-CANONICAL = frozenset({"timestamp", "level", "message", "service", "host"})
-UNUSUAL = _KNOWN - CANONICAL
-
-#: A try of the long way: the field, the key, the key within that or None, and what makes the field's value, or None.
-_Try = tuple[int, str, str | None, Callable[[Any], Any]]
+_TIMESTAMP, _LEVEL, _MESSAGE = INDEX["timestamp"], INDEX["level"], INDEX["message"]
+_NOTHING: Final[list[Any]] = [None] * len(FIELDS)
 
 _new = tuple.__new__
 
@@ -90,8 +51,8 @@ def from_object(obj: dict[str, Any], origin: Origin, raw: bytes | None = None) -
     ):
         return _long_way(obj, origin, raw)
     attributes = None
-    if len(obj) > len(CANONICAL) or service is None or host is None:
-        if not UNUSUAL.isdisjoint(obj):
+    if len(obj) > len(CANONICAL) or not service or not host:
+        if not (_OTHERS if service and host else _MORE_OTHERS).isdisjoint(obj):
             return _long_way(obj, origin, raw)
         del obj["timestamp"], obj["level"], obj["message"]
         obj.pop("service", None)
@@ -111,25 +72,29 @@ def add_note(record: Record, note: str) -> Record:
 
 def _long_way(obj: dict[str, Any], origin: Origin, raw: bytes | None) -> Record:
     """Try the names that an object has, in the order of the table."""
-    fields: list[Any] = [None] * len(FIELDS)
-    refused: dict[int, Any] = {}
-    known = tuple([key for key in obj if key in _KNOWN])
-    for field, key, inner, convert in _tries(known, nested=dict in map(type, obj.values())):
-        holder, name = (obj, key) if inner is None else (_object_at(obj, key), inner)
-        value = holder.pop(name, None)
-        if value is None:
+    if not OPENED.isdisjoint(obj):
+        obj = _opened(obj)
+    fields = _NOTHING.copy()
+    refused: dict[int, Any] | None = None
+    for field, outer, key, convert, keep, sure in tries(shape_of(obj, TREE)):
+        if fields[field] is not None:
             continue
-        converted = convert(value) if fields[field] is None else None
-        if converted is not None:
-            fields[field] = converted
-            if not holder and inner is not None:
-                del obj[key]
-        elif value != "":
-            holder[name] = value
-            refused.setdefault(field, value)
+        holder = obj
+        for name in outer:
+            holder = holder[name]
+        value = holder.pop(key, None)  # gone already when all within it was used
+        if value is not None:
+            fields[field] = converted = convert(value)
+            if keep or (converted is None and value != ""):
+                holder[key] = value
+                if sure and converted is None:
+                    refused = refused or {}
+                    refused.setdefault(field, value)
+        if outer and not holder:
+            drop_empty(obj, outer)
+    if refused is not None or fields[_MESSAGE] is None:
+        _explain(obj, fields, refused or {}, origin.now)
     timestamp, severity, message, service, host, environment, source, facility, trace_id, span_id = fields
-    if (refused or message is None) and (notes := "; ".join(_notes(fields, refused))):
-        obj[NOTE] = notes
     now, environment = origin.now, environment or origin.environment
     severity = DEFAULT_SEVERITY if severity is None else severity
     sender = (environment, host, service, source or origin.peer)
@@ -139,19 +104,51 @@ def _long_way(obj: dict[str, Any], origin: Origin, raw: bytes | None) -> Record:
     )
 
 
-def _object_at(obj: dict[str, Any], key: str) -> dict[str, Any]:
-    value = obj.get(key)
-    return value if isinstance(value, dict) else {}
+def drop_empty(obj: dict[str, Any], outer: tuple[str, ...]) -> None:
+    """Delete the object at the end of these keys, and those around it that are empty without it."""
+    if len(outer) == 1:
+        del obj[outer[0]]
+        return
+    holders = [obj]
+    for name in outer:
+        holders.append(holders[-1][name])
+    for holder, name in zip(holders[-2::-1], outer[::-1], strict=True):
+        if not holder[name]:
+            del holder[name]
 
 
-@lru_cache(maxsize=1024)
-def _tries(keys: tuple[str, ...], *, nested: bool) -> list[_Try]:
-    """List what may be a field in an object with these keys, nested names too or not; the best of each field first."""
-    names: list[tuple[str, str, str | None]] = [(key, key, None) for key in keys if key in _PLACES]
-    if nested:
-        names += [(f"{key}.{inner}", key, inner) for key in keys for inner in _OUTER.get(key, ())]
-    names.sort(key=lambda name: _PLACES[name[0]])
-    return [(_PLACES[name][0], key, inner, _converter(name)) for name, key, inner in names]
+def _opened(obj: dict[str, Any]) -> dict[str, Any]:
+    """Open what some senders wrap: fluent-bit what it had from OpenTelemetry, GELF the names of its own fields.
+
+    No name takes the place of one that is there.
+    """
+    inner = obj.get("__internal__")
+    if isinstance(inner, dict):
+        for part in ("log_metadata", "group_attributes"):
+            if isinstance(more := inner.get(part), dict):
+                for key in [key for key in more if key not in obj]:
+                    obj[key] = more.pop(key)
+                if not more:
+                    del inner[part]
+        if not inner:
+            del obj["__internal__"]
+    if "short_message" in obj:
+        obj = {_gelf_name(key, obj): value for key, value in obj.items()}
+    return obj
+
+
+def _gelf_name(key: str, obj: dict[str, Any]) -> str:
+    """Give the name of an additional field without the underscore, https://go2docs.graylog.org (GELF payload)."""
+    return key[1:] if len(key) > 1 and key[0] == "_" != key[1] and key[1:] not in obj else key
+
+
+def _explain(obj: dict[str, Any], fields: list[Any], refused: dict[int, Any], now: datetime) -> None:
+    """Read a time of syslog, without year, as long as there is no better one; say in a note what was not understood."""
+    stamp = refused.get(_TIMESTAMP)
+    if fields[_TIMESTAMP] is None and isinstance(stamp, str):
+        fields[_TIMESTAMP] = from_bsd(stamp, now)
+    if notes := "; ".join(_notes(fields, refused)):
+        obj[NOTE] = notes
 
 
 def _notes(fields: list[Any], refused: dict[int, Any]) -> Iterator[str]:
@@ -161,36 +158,3 @@ def _notes(fields: list[Any], refused: dict[int, Any]) -> Iterator[str]:
         yield "unknown level"
     if fields[_MESSAGE] is None:
         yield "no message"
-
-
-def _converter(name: str) -> Callable[[Any], Any]:
-    field = _PLACES[name][0]
-    if field == _MESSAGE:
-        return _only_text if name in _ONLY_TEXT else _message
-    return _CONVERTERS.get(field, _text)
-
-
-def _message(value: Any) -> str:
-    return value if isinstance(value, str) else jsontext.dumps(value)
-
-
-def _only_text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _text(value: Any) -> str | None:
-    return value or None if isinstance(value, str) else None
-
-
-def _identifier(value: Any) -> str | None:
-    """Take a text; or a number, as Datadog writes its ids."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
-
-
-_CONVERTERS: Final[dict[int, Callable[[Any], Any]]] = {
-    _TIMESTAMP: to_datetime,
-    _LEVEL: severity_of,
-    _INDEX["facility"]: facility_of,
-    _INDEX["trace_id"]: _identifier,
-    _INDEX["span_id"]: _identifier,
-}

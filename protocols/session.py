@@ -71,9 +71,9 @@ class FramedSession:
         decoded = self._decode(frames, origin)
         for raw, reason in self._framer.take_broken():
             decoded.rejects.append(Reject(origin.now, origin.transport, origin.peer, reason, raw))
-        turns = [Turn(decoded, size=size)]
+        turns = [Turn(decoded, size=size, last=self._framer.ended)]
         if cut := self._framer.take_cut():
-            turns.append(Turn(self._decode_cut(cut, origin), cut=len(cut)))
+            turns.insert(0, Turn(self._decode_cut(cut, origin), cut=len(cut)))
         return turns
 
 

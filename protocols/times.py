@@ -16,6 +16,20 @@ _LOOSE = re.compile(
 _BSD = re.compile(
     r"([A-Z][a-z]{2}) +([0-9]{1,2}) (?:([0-9]{4}) )?([0-9]{2}):([0-9]{2}):([0-9]{2})(?:[.,]([0-9]{1,9}))?"
 )
+#: `11/Oct/2026:22:14:15 +0200` of access logs, `Sun, 11 Oct 2026 22:14:15 GMT` of mail and HTTP (RFC 5322 section 3.3).
+_DAY_FIRST = re.compile(
+    r"(?:[A-Z][a-z]{2}, )?([0-9]{1,2})[/ -]([A-Z][a-z]{2})[/ -]([0-9]{4})[: ]"
+    r"([0-9]{2}:[0-9]{2}:[0-9]{2})(?:[.,]([0-9]*))? *(Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})?"
+)
+#: `Sun Oct 11 22:14:15 2026` of ctime(3), with a zone at times.
+_CTIME = re.compile(
+    r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) +([0-9]{1,2}) ([0-9:]{8}) (?:(UTC|GMT|Z) )?([0-9]{4})(?: (UTC|GMT))?"
+)
+#: `2026/10/11 22:14:15` of Go, `20261011T221415Z` of ISO 8601's basic format: what makes RFC 3339 of them.
+_SLASHES = re.compile(r"([0-9]{4})/([0-9]{2})/([0-9]{2})(?=[ T])")
+_BASIC = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})")
+#: The name of a zone behind its offset, as Java writes it.
+_ZONE_NAME = re.compile(r"\[[A-Za-z0-9/_+-]{1,40}\]$")
 _MONTHS = {
     name: number
     for number, name in enumerate(
@@ -31,7 +45,8 @@ _LEAP_GAP = 8
 def to_datetime(value: object, zone: tzinfo = UTC) -> datetime | None:
     """Aware UTC from RFC 3339 or ISO 8601 text, a date, or an epoch number (or its text) in s, ms, us or ns.
 
-    Text without a zone is in `zone`. Fractions of any length are cut to microseconds (RFC 3339 section 5.6).
+    So the forms of access logs, of RFC 5322 and of ctime(3). Text without a zone is in `zone`. Fractions of any length
+    are cut to microseconds (RFC 3339 section 5.6).
     """
     if isinstance(value, str):
         # The hyphen keeps the compact forms of ISO 8601 out: 1718120112345 is an epoch, not a day of 1718.
@@ -99,7 +114,7 @@ def _from_text(text: str, zone: tzinfo) -> datetime | None:
 
 
 def _from_loose(text: str, zone: tzinfo) -> datetime | None:
-    match = _LOOSE.fullmatch(text)
+    match = _LOOSE.fullmatch(text) or _LOOSE.fullmatch(_to_loose(text))
     if match is None:
         return None
     date, minutes, seconds, fraction, offset = match.groups()
@@ -111,6 +126,18 @@ def _from_loose(text: str, zone: tzinfo) -> datetime | None:
         return _to_utc(moment + timedelta(seconds=leap), zone)
     except (ValueError, OverflowError):
         return None
+
+
+def _to_loose(text: str) -> str:
+    """Write a time in another of the known forms as RFC 3339 nearly has it; return what is none of them as it is."""
+    if (match := _DAY_FIRST.fullmatch(text)) and match[2] in _MONTHS:
+        day, month, year, clock, fraction, zone = match.groups()
+        return f"{year}-{_MONTHS[month]:02}-{day:0>2} {clock}.{fraction or '0'}{zone or ''}"
+    if (match := _CTIME.fullmatch(text)) and match[1] in _MONTHS:
+        month, day, clock, before, year, behind = match.groups()
+        return f"{year}-{_MONTHS[month]:02}-{day:0>2} {clock}{before or behind or ''}"
+    text = _SLASHES.sub(r"\1-\2-\3", _ZONE_NAME.sub("", text), count=1)
+    return _BASIC.sub(r"\1-\2-\3T\4:\5:\6", text, count=1)
 
 
 def _to_utc(moment: datetime, zone: tzinfo) -> datetime:

@@ -13,7 +13,7 @@ class Bodies:
 
     def __init__(self, *, limit: int, limit_of_all: int, patience: float) -> None:
         """Take at most `limit` bytes a body, `limit_of_all` bytes of all bodies at once, and `patience` seconds."""
-        self._limit = limit
+        self.limit = limit
         self._limit_of_all = limit_of_all
         self._patience = patience
         self._held = 0
@@ -40,20 +40,20 @@ class Bodies:
                         self._check(size)
                 body = b"".join(parts)
             encoding = request.headers.get("Content-Encoding", "")
-            return decompress(body, encoding, self._limit) if encoding else body
+            return decompress(body, encoding, self.limit) if encoding else body
         except TimeoutError:
             text = f"{size} bytes of the body arrived within {self._patience:g} s, and not its end"
             raise web.HTTPRequestTimeout(reason=text) from None
         except TooLarge as error:
-            raise web.HTTPRequestEntityTooLarge(self._limit, size, text=str(error)) from None
+            raise web.HTTPRequestEntityTooLarge(self.limit, size, text=str(error)) from None
         except EncodingError as error:
             raise web.HTTPBadRequest(reason=str(error)) from None
         finally:
             self._held -= size
 
     def _check(self, size: int) -> None:
-        if size > self._limit:
-            raise TooLarge(f"body of {size} bytes or more, at most {self._limit}")
+        if size > self.limit:
+            raise TooLarge(f"body of {size} bytes or more, at most {self.limit}")
         if self._held > self._limit_of_all:
             raise StoreUnavailable(f"{self._held} bytes of bodies are being read, at most {self._limit_of_all}")
 

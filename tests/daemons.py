@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from logagg.collector.daemon import run
 from logagg.collector.reload import Reloading
-from logagg.collector.settings import Settings
+from logagg.collector.settings import Settings, load_settings
 from logagg.collector.units import Address
 
 
@@ -63,7 +63,7 @@ async def start_daemon(database_url: str) -> AsyncIterator[Starter]:
 
         async def start(**settings: Any) -> RunningDaemon:
             listening: asyncio.Future[Mapping[str, Address]] = asyncio.get_running_loop().create_future()
-            listeners = {name: ":0" for name, value in Settings() if name.endswith("_listen") and value}
+            listeners = {name: ":0" for name, value in load_settings() if name.endswith("_listen") and value}
             folder = stack.enter_context(TemporaryDirectory(prefix="logagg-test-"))
             made = Settings(**{"database_url": database_url, "data_dir": folder, **listeners, **settings})
             group.create_task(run(Reloading(made, lambda: made), stopping, listening.set_result))

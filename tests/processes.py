@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from logagg.collector.settings import Settings
+from logagg.collector.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 def environment(**settings: str) -> dict[str, str]:
     """Return the environment of a daemon with these settings, and ports that the kernel chooses."""
-    listeners = {name.upper(): "127.0.0.1:0" for name, value in Settings() if name.endswith("_listen") and value}
+    listeners = {name.upper(): "127.0.0.1:0" for name, value in load_settings() if name.endswith("_listen") and value}
     return (
         {name: value for name, value in os.environ.items() if not name.startswith("LOGAGG_")}
         | {f"LOGAGG_{name}": value for name, value in listeners.items()}

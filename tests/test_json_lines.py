@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logagg.protocols import jsontext
+from logagg.protocols import json_columns, jsontext
 from logagg.protocols.clean import clean_text, clean_value, to_text
+from logagg.protocols.columns import Columnar, from_records
 from logagg.protocols.json_lines import decode_body, decode_lines
 from logagg.protocols.mapping import FIELDS
 from logagg.protocols.record import Decoded, Origin, Record, Reject
@@ -40,12 +41,14 @@ def rest(record: Record) -> Any:
     [
         (b"no json", "invalid JSON: Expecting value: line 1 column 1 (char 0)"),
         (b'{"a":1', "invalid JSON: Expecting ',' delimiter: line 1 column 7 (char 6)"),
-        (b'{"a":1} {"b":2}', "invalid JSON: more text after the value: char 7 of 15"),
+        (b'{"a":1} {"b":', "invalid JSON: more text after the value: char 7 of 13"),
+        (b'{"a":1} 2', "invalid JSON: more text after the value: char 7 of 9"),
         (b"42", "JSON number, expected an object"),
         (b'"text"', "JSON string, expected an object"),
         (b"null", "JSON null, expected an object"),
         (b"true", "JSON boolean, expected an object"),
-        (b"[{}]", "JSON array, expected an object"),
+        (b"[]", "JSON array, expected an object"),
+        (b"[1,{}]", "JSON array, expected an object"),
         (b'{"a":' * 20_000 + b"1" + b"}" * 20_000, "JSON nested too deeply"),
         (b"[" * 100_000, "JSON nested too deeply"),
         (b'\xff{"a":1}', "invalid JSON: Expecting value: line 1 column 1 (char 0)"),
@@ -113,6 +116,28 @@ def test_a_large_object() -> None:
     assert one({"message": text}).message == text
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'[{"message":"a"},{"message":"b"}]',
+        b'[{"message":"a"}][{"message":"b"}]',
+        b'{"message":"a"}{"message":"b"}',
+        b'{"message":"a"}, {"message":"b"}',
+        b'[{"message":"a"},\t{"message":"b","k":"\\u0000"}]',
+    ],
+)
+def test_a_line_of_many_objects_is_many_records(line: bytes) -> None:
+    records, rejects = lines(GOOD, line, GOOD)
+    assert [record.message for record in records] == ["good", "a", "b", "good"]
+    assert rejects == []
+
+
+def test_a_line_with_objects_and_more_is_told_apart() -> None:
+    records, rejects = lines(b'[{"message":"a"},7,{"message":"b"}]', b'{"message":"c"}{"message":"d"}rest')
+    assert [record.message for record in records] == ["a", "b"]
+    assert [reject.raw for reject in rejects] == [b"7", b'{"message":"c"}{"message":"d"}rest']
+
+
 # Bodies.
 
 
@@ -125,6 +150,9 @@ def test_a_large_object() -> None:
         b'{"message":"a"}\r\n\r\n{"message":"b"}',
         b'\n \n{"message":"a"}\n\n\n{"message":"b"}\n ',
         b'{"message":"a"}{"message":"b"}',
+        b'{"message":"a","k":"}{"}{"message":"b"}',
+        b'{"message":"a","k":[{}]}{"message":"b"}\n',
+        b'{"records":[{"value":{"message":"a"}},{"key":"k","value":{"message":"b"}}]}',
         b'{"message":"a"} {"message":"b"}',
         b'{"message":"a"},\n{"message":"b"},\n',
         b'{\n  "message": "a"\n}\n{\n  "message": "b"\n}\n',
@@ -147,6 +175,30 @@ def test_a_body_of_one(body: bytes) -> None:
     assert [record.message for record in decode_body(body, ORIGIN).records] == ["a"]
 
 
+def test_records_of_another_kind_are_an_attribute() -> None:
+    for body in (b'{"records":[{"value":{}}],"k":1}', b'{"records":[1]}', b'{"records":{"value":1}}'):
+        (record,), rejects = decode_body(body, ORIGIN)
+        assert (rest(record) or {})["records"] == json.loads(body)["records"]
+        assert rejects == []
+
+
+@pytest.mark.parametrize("form", [b"[%s]", b"%s", b'{"records":[%s]}'], ids=["array", "stream", "kafkarest"])
+def test_bodies_of_fluent_bit_and_rsyslog(form: bytes) -> None:
+    """A `date` as double; in any of the forms, and more than a few."""
+    objects = [{"date": 1791756855.003, "log": f"{{}}}}{{ {n}"} for n in range(100)]
+    items = [json.dumps({"value": obj} if b"records" in form else obj).encode() for obj in objects]
+    for body in (
+        form % (b"" if form == b"%s" else b",").join(items),
+        form % (b"\n" if form == b"%s" else b",\n").join(items),
+    ):
+        for decode in (decode_body, json_columns.decode_body):
+            decoded = decode(body, ORIGIN)
+            frame = decoded.records if isinstance(decoded, Columnar) else from_records(decoded.records)
+            assert frame["message"].to_list() == [obj["log"] for obj in objects]
+            assert set(frame["timestamp"]) == {THEN}
+            assert decoded.rejects == []
+
+
 @pytest.mark.parametrize("body", [b"", b" \r\n\t", b"[]", b" [ ]\n"])
 def test_a_body_of_none(body: bytes) -> None:
     assert decode_body(body, ORIGIN) == ([], [])
@@ -159,7 +211,7 @@ def test_a_body_of_none(body: bytes) -> None:
         (b'{"message":"a"}\nbad\n{"message":"b"}\n', ["a", "b"], [b"bad"]),
         (b'bad\n{"message":"a"}\n{"message":"b"}\n', ["a", "b"], [b"bad\n"]),
         (b'{"message":"a"}\n{"message":\n{"message":"b"}\n', ["a", "b"], [b'{"message":']),
-        (b'[{"message":"a"},{"message":"b"},{bad}]', ["a", "b"], [b"{bad}]"]),
+        (b'[{"message":"a"},{"message":"b"},{bad}]', ["a", "b"], [b"{bad}"]),
         (b'{"message":"a"}{"message":"b"}{"mess', ["a", "b"], [b'{"mess']),
         (b'[{"message":"a"},{"message":"b\\u0000"}]', ["a", "b\ufffd"], []),
         (b'[{"message":"a\xff"},2,{"message":"b"}]', ["a\ufffd", "b"], [b"2"]),

@@ -16,7 +16,7 @@ from logagg.collector.flusher import merged
 from logagg.collector.intake import Intake
 from logagg.collector.metrics import Metrics
 from logagg.collector.sockets import Place
-from logagg.collector.streams import StreamListener
+from logagg.collector.streams import StreamListener, StreamProtocol
 from logagg.collector.units import Address
 from logagg.collector.wiring import json_lines
 
@@ -212,7 +212,9 @@ async def test_a_syslog_time_out_of_range_is_kept_and_marked(daemon: RunningDaem
 async def test_what_has_come_is_in_the_buffer_when_a_listener_has_stopped(room: int) -> None:
     buffer, metrics = RingBuffer(room, 1000), Metrics()
     intake = Intake(buffer, metrics, max_records=100, ack_timeout=1)
-    listener = StreamListener(json_lines(1000), intake, metrics, max_connections=9, environment=None)
+    listener = StreamListener(
+        StreamProtocol("tcp", lambda: json_lines(1000)), intake, metrics, max_connections=9, environment=None
+    )
     address = await listener.start(Place("tcp_listen", Address("127.0.0.1", 0)))
     _, writer = await asyncio.open_connection(*address)
     writer.write(GOOD + GOOD + GOOD + b'{"message": "no end"}')

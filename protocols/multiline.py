@@ -1,0 +1,160 @@
+"""Lines that belong together become one record again: stack traces, which most senders send a line at a time.
+
+A line continues the record before it of the same source, host, service and process when it looks like the inside of a
+stack trace: it is indented, or begins as only such lines do (`Caused by:`, `... 12 more`, `goroutine 1 [running]:`); so
+do all lines of a Python traceback up to the one with the exception. It is joined to the message with a line feed.
+Nothing of it is lost but its own time and level: a line with other attributes than the first is not joined.
+
+For listeners whose senders await no answer: syslog over TCP and UDP, JSON lines over TCP. A joiner holds records back
+for its window, so what stands behind an answer (HTTP, RELP, Forward) must call `flush` before it stores a batch: there
+it joins only what one batch brought.
+"""
+
+import re
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final, NamedTuple
+
+import orjson
+
+from logagg.protocols.record import Record
+
+#: How lines begin that continue a record, whatever it is: with an indent and text, or as Java, .NET and Node.js write
+#: between the frames of a trace.
+_INSIDE: Final = re.compile(
+    r"\s+\S"
+    r"|at [\w$.<>/\[\]]+[ (]"
+    r"|Caused by: |Suppressed: |Wrapped by: |\.\.\. \d+ (?:more|common frames omitted)"
+    r"|--- End of (?:inner exception stack trace|stack trace from previous location)"
+)
+#: Python: the first line of a traceback; the last, with the exception; what stands between two tracebacks.
+_TRACEBACK: Final = re.compile(r"\s*(?:\+ Exception Group )?Traceback \(most recent call last\):\s*$")
+_EXCEPTION: Final = re.compile(r"[\w.]+(?:: .*|:)?$", re.DOTALL)
+_BETWEEN: Final = re.compile(r"During handling of the above exception|The above exception was the direct cause")
+#: Go: the first line of a trace; the others, whose places are indented and whose names are not.
+_GOROUTINE: Final = re.compile(r"goroutine \d+ \[[^\]]*\]:\s*$")
+_GO_FRAME: Final = re.compile(r"[\w./*()\-\[\]{}·]+\(.*\)(?: in goroutine \d+)?$|created by |exit status \d")
+
+
+class _Inside(Enum):
+    """Where the last line of a record leaves off."""
+
+    TEXT = 1
+    PYTHON = 2
+    GO = 3
+
+
+#: Who says the lines: only lines of one are joined.
+_Key = tuple[str | None, str | None, str | None, object]
+
+
+class _Open(NamedTuple):
+    """A record that the next lines may continue, and its lines so far."""
+
+    record: Record
+    lines: list[Record]
+    #: Characters of the lines.
+    size: int
+    #: When it came; it is let go a window later.
+    since: datetime
+    inside: _Inside
+
+
+class Joiner:
+    """Joins the lines of one listener. It holds at most one record for each sender's process.
+
+    `patience` is the window, from the first line on; a record that has `max_lines` lines or would grow beyond
+    `max_size` characters is let go, and the next line begins another. At most `max_open` wait at a time.
+    """
+
+    def __init__(self, patience: timedelta, max_lines: int = 500, max_size: int = 65_536, max_open: int = 4096) -> None:
+        self._patience = patience
+        self._max_lines = max_lines
+        self._max_size = max_size
+        self._max_open = max_open
+        #: In the order in which they came, the oldest first.
+        self._open: dict[_Key, _Open] = {}
+
+    def __len__(self) -> int:
+        """Return how many records wait."""
+        return len(self._open)
+
+    def feed(self, records: list[Record], now: datetime) -> list[Record]:
+        """Take records in their order; return those that nothing continues any more. Each process keeps its order."""
+        done = self.expire(now)
+        for record in records:
+            key = (record.source, record.host, record.service, _process(record))
+            before = self._open.get(key)
+            if before is not None:
+                inside = _goes_on(before.inside, record.message) if self._fits(before, record) else None
+                if inside is not None:
+                    before.lines.append(record)
+                    self._open[key] = before._replace(size=before.size + len(record.message) + 1, inside=inside)
+                    continue
+                done.append(_joined(self._open.pop(key)))
+            inside = _goes_on(_Inside.TEXT, record.message) or _Inside.TEXT
+            self._open[key] = _Open(record, [record], len(record.message), now, inside)
+            if len(self._open) > self._max_open:
+                done.append(_joined(self._open.pop(next(iter(self._open)))))
+        return done
+
+    def expire(self, now: datetime) -> list[Record]:
+        """Return the records whose window is over."""
+        done = []
+        for key, each in list(self._open.items()):
+            if now - each.since < self._patience:
+                break
+            done.append(_joined(each))
+            del self._open[key]
+        return done
+
+    def flush(self) -> list[Record]:
+        """Return all that waits."""
+        done = list(map(_joined, self._open.values()))
+        self._open.clear()
+        return done
+
+    def _fits(self, before: _Open, record: Record) -> bool:
+        """Tell whether there is room, and nothing but time and level would be lost."""
+        return (
+            len(before.lines) < self._max_lines
+            and before.size + 1 + len(record.message) <= self._max_size
+            and record[_ALIKE] == before.record[_ALIKE]
+        )
+
+
+#: Fields that joined records have in common besides those of their key: attributes, trace and span.
+_ALIKE: Final = slice(Record._fields.index("attributes"), Record._fields.index("raw"))
+
+
+def _goes_on(inside: _Inside, line: str) -> _Inside | None:
+    """Return where a line leaves off if it continues a record that left off `inside`; None if it does not."""
+    if _TRACEBACK.match(line):
+        return _Inside.PYTHON
+    if _GOROUTINE.match(line):
+        return _Inside.GO
+    if inside is _Inside.PYTHON and not line[:1].isspace():
+        return _Inside.TEXT if _EXCEPTION.match(line) else None
+    if inside is _Inside.GO and _GO_FRAME.match(line):
+        return _Inside.GO
+    return inside if _INSIDE.match(line) or _BETWEEN.match(line) else None
+
+
+def _joined(each: _Open) -> Record:
+    if len(each.lines) == 1:
+        return each.record
+    raw = None
+    if any(line.raw is not None for line in each.lines):
+        raw = b"\n".join(line.message.encode() if line.raw is None else line.raw for line in each.lines)
+    return each.record._replace(message="\n".join(line.message for line in each.lines), raw=raw)
+
+
+def _process(record: Record) -> object:
+    """Return the number of the process, if the record says it."""
+    attributes = record.attributes
+    if attributes is None or '"procid"' not in attributes:
+        return None
+    try:
+        return str(orjson.loads(attributes).get("procid"))
+    except ValueError:  # deeper than orjson reads
+        return attributes

@@ -1,0 +1,220 @@
+"""Splunk's HTTP Event Collector to records: the format of its events.
+
+https://docs.splunk.com/Documentation/Splunk/latest/Data/FormateventsforHTTPEventCollector
+
+A body for `/services/collector` has objects, one after the other with or without a line each, or an array of them:
+`{"time": 1.5, "host": .., "source": .., "sourcetype": .., "index": .., "event": .., "fields": {..}}`, in which the
+event is a text or an object. A body for `/services/collector/raw` has lines, whose host, source, sourcetype and index
+are in the query.
+
+Time, host and source of the envelope are those of the record; `sourcetype` and `index` are attributes. An event that is
+an object is mapped as any other, and so is what stands in `fields`; what the envelope says otherwise under the same
+name is kept in the attribute `event`, or `fields`.
+
+An answer is sent once all is durable, so a sender that asks later whether its `ackId` is indexed hears yes.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import count
+from typing import Any, Final
+
+import orjson
+
+from logagg.protocols import jsontext
+from logagg.protocols.clean import clean_text, to_text
+from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
+from logagg.protocols.mapping import from_object
+from logagg.protocols.record import Decoded, Origin, Reject
+
+_BASE: Final = "/services/collector"
+#: Parameters of the query that say the same of all lines of a raw body.
+_OF_LINES: Final = ("host", "source", "sourcetype", "index")
+#: So many bad places in a body; what follows them is read a line at a time, which is linear.
+_MOST_BAD: Final = 100
+_BETWEEN = re.compile(r"[\s,\[\]]*")
+_NUL_ESCAPE = jsontext.NUL_ESCAPE
+
+#: Text and code by status: https://docs.splunk.com/Documentation/Splunk/latest/Data/TroubleshootHTTPEventCollector.
+_REFUSALS: Final = {
+    401: ("Token is required", 2),
+    403: ("Invalid token", 4),
+    413: ("Content too large", 27),
+    503: ("Server is busy", 9),
+}
+_NO_DATA: Final = ("No data", 5)
+_INVALID: Final = ("Invalid data format", 6)
+_HEALTHY: Final = ("HEC is healthy", 17)
+
+
+def decode_events(body: bytes, origin: Origin) -> Decoded:
+    """Decode a body of events. Never raises; an event that cannot be read is a reject and costs no neighbour."""
+    try:
+        return Decoded([from_object(_flat(obj), origin) for obj in _objects(body)], [])
+    except ValueError:
+        return _decode_odd(body, origin)
+
+
+def decode_raw(body: bytes, query: Mapping[str, str], origin: Origin) -> Decoded:
+    """Decode a body of lines, one record each; blank lines are nothing. What the query says is said of each."""
+    fields = {name: clean_text(query[name]) for name in _OF_LINES if query.get(name)}
+    # Mapped once, and the same for all but for the text.
+    first = from_object({**fields, "timestamp": origin.now.isoformat(), "message": ""}, origin)
+    records = []
+    for line in body.split(b"\n"):
+        text, replaced = to_text(line.removesuffix(b"\r"))
+        if text and not text.isspace():
+            records.append(first._replace(message=text, raw=line if replaced else None))
+    return Decoded(records, [])
+
+
+def _objects(body: bytes) -> list[dict[str, Any]]:
+    """Read an array, or objects one after the other. Raises ValueError for what is for the lenient reader."""
+    if _NUL_ESCAPE in body:
+        raise ValueError("for the lenient reader")
+    if body[:1] == b"[":
+        values: list[dict[str, Any]] = orjson.loads(body)
+    else:
+        # A line feed cannot stand within a text of JSON: where "}{" is part of one, its first half is no JSON.
+        lines = body.replace(b"}{", b"}\n{").split(b"\n")
+        values = [orjson.loads(line) for line in lines if line and not line.isspace()]
+    if set(map(type, values)) - {dict}:
+        raise ValueError("for the lenient reader")
+    return values
+
+
+def _decode_odd(body: bytes, origin: Origin) -> Decoded:
+    """Decode events wherever their lines end. Behind a bad place, go on where a line begins with an object."""
+    decoded = Decoded([], [])
+    text, reader, bad = jsontext.to_lenient(body), jsontext.LenientReader(), 0
+    place = _behind(text, 0)
+    while place < len(text) and bad < _MOST_BAD:
+        try:
+            value, end, replaced = reader.read(text, place)
+        except ValueError as error:
+            bad += 1
+            end = text.find("\n{", place) + 1 or len(text)
+            _reject(decoded, origin, str(error), jsontext.to_bytes(text[place:end]))
+        else:
+            _add(decoded, value, origin, jsontext.to_bytes(text[place:end]), replaced=replaced)
+        place = _behind(text, end)
+    for line in filter(None, jsontext.to_bytes(text[place:]).split(b"\n")):
+        try:
+            value, replaced = jsontext.loads(line)
+        except ValueError as error:
+            _reject(decoded, origin, str(error), line)
+        else:
+            _add(decoded, value, origin, line, replaced=replaced)
+    return decoded
+
+
+def _behind(text: str, place: int) -> int:
+    between = _BETWEEN.match(text, place)
+    return between.end() if between else place
+
+
+def _add(decoded: Decoded, value: Any, origin: Origin, raw: bytes, *, replaced: bool) -> None:
+    try:
+        if type(value) is not dict:
+            raise ValueError(f"JSON {jsontext.name_of(value)}, expected an object")
+        decoded.records.append(from_object(_flat(value), origin, raw if replaced else None))
+    except ValueError as error:  # or it is nested too deeply to be written
+        _reject(decoded, origin, str(error), raw)
+
+
+def _reject(decoded: Decoded, origin: Origin, reason: str, raw: bytes) -> None:
+    decoded.rejects.append(Reject(origin.now, origin.transport, origin.peer, reason, raw))
+
+
+def _flat(envelope: dict[str, Any]) -> dict[str, Any]:
+    """Make one object of the envelope, its event and its fields, under the names that `mapping` knows."""
+    event, fields = envelope.pop("event", None), envelope.pop("fields", None)
+    obj = {name: value for name, value in envelope.items() if value is not None and value != ""}
+    if "time" in obj and "timestamp" not in obj:
+        obj["timestamp"] = obj.pop("time")
+    if type(event) is dict:
+        _merge(obj, event, "event")
+    elif event is not None:
+        _merge(obj, {"message": event}, "event")
+    if type(fields) is dict:
+        _merge(obj, fields, "fields")
+    elif fields is not None:
+        obj["fields"] = fields
+    return obj
+
+
+def _merge(obj: dict[str, Any], more: dict[str, Any], name: str) -> None:
+    """Add what is not there yet; what is there with another value goes into an object of its own, by `name`."""
+    if obj.keys().isdisjoint(more):
+        obj.update(more)
+        return
+    others = {key: value for key, value in more.items() if key in obj and obj[key] != value}
+    obj.update({key: value for key, value in more.items() if key not in obj})
+    while name in obj:
+        name = f"_{name}"
+    if others:
+        obj[name] = others
+
+
+def _take(request: Request, origin: Origin, numbers: Iterator[int]) -> Taken:
+    """Decode a body; raises Malformed when there is no event in it."""
+    if "/raw" in request.path:
+        decoded = decode_raw(request.body, request.query, origin)
+    else:
+        decoded = decode_events(request.body, origin)
+    if not decoded.records:
+        if not decoded.rejects:
+            raise Malformed(f"{_NO_DATA[0]}: a body of {len(request.body)} bytes")
+        raise Malformed(f"{_INVALID[0]}: {decoded.rejects[0].reason}")
+    more = {"ackId": next(numbers)} if _channel(request) else {}
+    return Taken(decoded, _answer(200, ("Success", 0), **more))
+
+
+def _channel(request: Request) -> bool:
+    return bool(request.headers.get("x-splunk-request-channel") or request.query.get("channel"))
+
+
+def _acks(request: Request) -> Answer:
+    """Say of each number that it is indexed: it was told to the sender when it was."""
+    try:
+        numbers = jsontext.loads(request.body).value["acks"]
+        return _answer(200, None, acks={str(int(number)): True for number in numbers})
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return _answer(400, _INVALID)
+
+
+def _refuse(status: int, why: str, _: Mapping[str, str]) -> Answer:
+    if status in _REFUSALS:
+        return _answer(status, _REFUSALS[status])
+    if why.startswith(_NO_DATA[0]):
+        return _answer(status, _NO_DATA)
+    return _answer(status, _INVALID, **{"invalid-event-number": 0, "reason": why})
+
+
+def _answer(status: int, told: tuple[str, int] | None, **more: Any) -> Answer:
+    text = {"text": told[0], "code": told[1]} if told else {}
+    return Answer(status, orjson.dumps({**text, **more}))
+
+
+def splunk() -> HttpProtocol:
+    """Return the protocol; it numbers the requests that come over a channel."""
+    events = [f"{_BASE}{path}" for path in ("", "/event", "/event/1.0")]
+    raw = [f"{_BASE}{path}" for path in ("/raw", "/raw/1.0")]
+    health, acks = ([f"{_BASE}/{name}{version}" for version in ("", "/1.0")] for name in ("health", "ack"))
+    return HttpProtocol(
+        transport="splunk",
+        routes=(
+            *(("POST", path, "Store events (Splunk HEC)") for path in events),
+            *(("POST", path, "Store lines (Splunk HEC)") for path in raw),
+        ),
+        take=partial(_take, numbers=count()),
+        refuse=_refuse,
+        ask={
+            **{("GET", path): lambda _: _answer(200, _HEALTHY) for path in health},
+            **{("POST", path): _acks for path in acks},
+        },
+    )
+
+
+SPLUNK: Final = splunk()
