@@ -3,12 +3,15 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; 
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: run test lint types bench bench-query docs
+.PHONY: run test chaos lint types bench bench-query docs
 run: .venv/run            ## install and run the daemon on an embedded PostgreSQL
 	$(BIN)/logagg serve
 
 test: .venv/dev           ## the whole suite, against a real PostgreSQL
 	$(BIN)/pytest
+
+chaos: .venv/dev          ## faults under load, and what was acknowledged compared with what is there (ten minutes)
+	$(BIN)/python -m tests.chaos
 
 lint: .venv/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
