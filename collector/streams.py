@@ -194,7 +194,6 @@ class _Connection(asyncio.BufferedProtocol):
         if error:
             log.debug("connection lost", transport=self._listener.protocol.transport, reason=str(error))
         self._closed = True
-        self._answers.clear()
         if self._handshake:
             self._handshake.cancel()
         self._take_end()  # the last line counts too when the connection breaks
@@ -276,6 +275,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _advance(self, _: object = None) -> None:
         """Say what is due."""
+        if self._closed:
+            self._answers.clear()
         while self._answers and self._answers[0].due:
             answer = self._answers.popleft()
             if answer.text:

@@ -277,7 +277,9 @@ async def attacked(folder: Path, short: bool) -> Outcome:
     if status is not None:
         broken.append(f"the daemon ended with {status}")
     if raised := log.count("Traceback (most recent call last)"):
-        broken.append(f"{raised} exceptions are in the log, the last: {log[log.rindex('Traceback') :][:2000]}")
+        broken.append(
+            f"{raised} exceptions are in the log, the last: {log[log.rindex('Traceback') :].splitlines()[0][-500:]}"
+        )
     if after.memory > before.memory + MORE_MEMORY:
         broken.append(f"{after.memory:.0f} MiB of memory, {before.memory:.0f} before")
     if after.files > before.files + MORE_FILES:

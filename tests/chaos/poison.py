@@ -9,6 +9,7 @@ import asyncio
 import socket
 import time
 from collections import Counter
+from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
@@ -126,7 +127,7 @@ def as_syslog(marker: bytes, poison: Poison) -> bytes:
 
 async def post(daemon: Daemon, body: bytes, content: str) -> None:
     """Send a body; what is answered but 200 is an error."""
-    async with daemon.http.post("/ingest", data=body, headers={"Content-Type": content}) as answer:
+    async with daemon.http.post("/ingest", data=BytesIO(body), headers={"Content-Type": content}) as answer:
         assert answer.status == 200, f"{answer.status} {await answer.text()}"
 
 
