@@ -25,7 +25,9 @@ async def test_a_promise_holds(scenario: Scenario) -> None:
     if reasons := [value for value in figures.values() if str(value).startswith("not done: ")]:
         pytest.skip(str(reasons[0]))
     counts = {
-        name: value for name, value in figures.items() if re.search(r"acknowledged|sent\b|stored|records in", name)
+        name: value
+        for name, value in figures.items()
+        if re.search(r"acknowledged|sent\b|stored|records in|neighbours$|found", name)
     }
     assert any(counts.values()), figures
     assert 0 not in [value for name, value in counts.items() if name.startswith(("acknowledged,", "sent,"))], figures
