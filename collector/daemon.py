@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -33,6 +34,7 @@ from logagg.collector.push import greeting, push_routes
 from logagg.collector.reload import Reloading
 from logagg.collector.settings import Settings
 from logagg.collector.sockets import Inherited
+from logagg.collector.tls import Tls, TlsError
 from logagg.collector.units import Address
 from logagg.protocols import elasticsearch
 from logagg.query.bodies import BODIES, Bodies
@@ -68,7 +70,7 @@ def serve(settings: Settings, read: Callable[[], Settings]) -> int:
     status = 0
     try:
         uvloop.run(_until_signalled(Reloading(settings, read)))
-    except* (EmbeddedError, JournalError, OSError, StoreError) as errors:
+    except* (EmbeddedError, JournalError, OSError, StoreError, TlsError) as errors:
         log.error("the daemon stops", reason="; ".join(str(error) for error in errors.exceptions))
         status = 1
     return status
@@ -77,6 +79,7 @@ def serve(settings: Settings, read: Callable[[], Settings]) -> int:
 async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Mapping[str, Address]], None]) -> None:
     """Run the daemon until `stopping` is set. `ready` gets the addresses, by setting, once all listen."""
     settings = reloading.settings
+    tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if settings.tls_certificate else None
     async with AsyncExitStack() as stack:
         server = EmbeddedPostgres(settings.data_dir) if settings.database_url is None else None
         url = settings.database_url or ""
@@ -118,6 +121,8 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
                 **dict.fromkeys(("rows_retention", "retention", "stop_timeout"), _read_when_needed),
             }
         )
+        if tls:
+            reloading.each_time(tls.reload)
         connected = asyncio.Event()
         if await _connect(store, settings.start_timeout.total_seconds(), journaling):
             connected.set()
@@ -133,7 +138,9 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
                 background.append(group.create_task(journaling.run(), name="journal"))
             async with AsyncExitStack() as listeners:
                 app = _application(settings, store, engine, flusher, intake, metrics)
-                listening = await listen(listeners, settings, Inherited.of(), intake, metrics, app)
+                listening = await listen(
+                    listeners, settings, Inherited.of(), tls.context if tls else None, intake, metrics, app
+                )
                 _calm_collector()
                 ready(listening)
                 await stopping.wait()
@@ -301,14 +308,14 @@ async def _until_signalled(reloading: Reloading) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reloading.reload)
-    await run(reloading, stopping, _announce)
+    await run(reloading, stopping, partial(_announce, reloading.settings.over_tls))
 
 
-def _announce(listening: Mapping[str, Address]) -> None:
+def _announce(over_tls: frozenset[str], listening: Mapping[str, Address]) -> None:
     """Say where we listen, and how the first record goes in and comes out."""
     log.info("ready", **{setting: str(address) for setting, address in listening.items()})
     if "http_listen" in listening:
-        url = f"http://{listening['http_listen']}"
+        url = f"{'https' if 'http_listen' in over_tls else 'http'}://{listening['http_listen']}"
         send = f"""curl {url}/ingest -d '{{"service": "shop", "level": "ERROR", "message": "hello, logagg"}}'"""
         find = f"{sys.argv[0]} search hello" + ("" if url == "http://127.0.0.1:8000" else f" --url {url}")
         if sys.stderr.isatty():  # lines to copy

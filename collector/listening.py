@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -29,6 +30,7 @@ async def listen(
     stack: AsyncExitStack,
     settings: Settings,
     inherited: Inherited,
+    tls: ssl.SSLContext | None,
     intake: Intake,
     metrics: Metrics,
     app: web.Application,
@@ -44,7 +46,8 @@ async def listen(
     def wanted(protocols: Mapping[str, T], kind: socket.SocketKind) -> Iterator[tuple[Place, T]]:
         for setting, protocol in protocols.items():
             if address := getattr(settings, setting):
-                yield inherited.place(setting, address, kind), protocol
+                place = inherited.place(setting, address, kind)
+                yield place._replace(tls=tls if setting in settings.over_tls else None), protocol
 
     most, environment = settings.max_connections, settings.environment
     for place, stream in wanted(wiring.streams(settings), socket.SOCK_STREAM):

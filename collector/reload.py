@@ -17,10 +17,15 @@ class Reloading:
         self.settings = settings
         self._read = read
         self._hooks: dict[str, Callable[[Settings], None]] = {}
+        self._files: list[Callable[[], None]] = []
 
     def on(self, hooks: Mapping[str, Callable[[Settings], None]]) -> None:
         """Call these, by the name of the setting that has changed, with the settings that are new."""
         self._hooks.update(hooks)
+
+    def each_time(self, read: Callable[[], None]) -> None:
+        """Call this whatever has changed: the settings name a file, which may be another now."""
+        self._files.append(read)
 
     def reload(self) -> None:
         """Take over what has changed; settings that are wrong change nothing, and are said."""
@@ -35,5 +40,7 @@ class Reloading:
         for name in taken:
             self._hooks[name](self.settings)
         log.info("settings are read again", changed=taken)
+        for read in self._files:
+            read()
         if later := sorted(set(changed) - set(taken)):
             log.warning("settings that need a restart have changed", settings=later)

@@ -21,6 +21,7 @@ PREFIX = "LOGAGG_"
 #: Variables with our prefix that are no settings of the daemon: the client's, the tests', and where the file is.
 NOT_SETTINGS = {"LOGAGG_CONFIG", "LOGAGG_URL", "LOGAGG_TOKEN", "LOGAGG_TEST_DATABASE_URL"}
 MIB = 1 << 20
+_OVER_UDP = {"syslog_udp_listen", "gelf_udp_listen"}
 
 
 class SettingsError(Exception):
@@ -72,6 +73,9 @@ class Settings(BaseSettings):
     syslog_tcp_listen: Listen = Field(
         Address("127.0.0.1", 5140), description="Syslog over TCP, newline and octet-counted framing alike."
     )
+    syslog_tls_listen: Listen = Field(
+        None, description="Syslog over TLS (RFC 5425), usually on port 6514; needs tls_certificate."
+    )
     relp_listen: Listen = Field(Address("127.0.0.1", 2514), description="RELP, rsyslog's omrelp.")
     forward_listen: Listen = Field(
         Address("127.0.0.1", 24224), description="Fluent Forward: fluent-bit, fluentd, Docker's fluentd driver."
@@ -92,6 +96,17 @@ class Settings(BaseSettings):
     )
     syslog_zone: Zone = Field(
         ZoneInfo("UTC"), description="Time zone of syslog times that name none, such as Europe/Berlin."
+    )
+
+    tls_certificate: Path | None = Field(
+        None, description="Certificate of the listeners over TLS, and those it was signed by, in PEM."
+    )
+    tls_key: Path | None = Field(None, description="Its key, in PEM; unset: it is in the same file.")
+    tls_client_ca: Path | None = Field(
+        None, description="Certificates in PEM, one of which must have signed the sender's; unset: nothing is asked."
+    )
+    tls_listeners: str = Field(
+        "", description="Listeners over TCP that are over TLS too, such as `http_listen, relp_listen`."
     )
 
     max_frame: ByteSize = Field(
@@ -174,6 +189,20 @@ class Settings(BaseSettings):
         if self.max_frame > self.waiting:
             raise ValueError(f"max_frame ({self.max_frame} bytes) is more than buffer_bytes ({self.waiting} bytes)")
         return self
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        streams = {name for name in Settings.model_fields if name.endswith("_listen")} - _OVER_UDP
+        if unknown := self.over_tls - streams:
+            raise ValueError(f"tls_listeners: {', '.join(sorted(unknown))}: not of {', '.join(sorted(streams))}")
+        if not self.tls_certificate and (wanting := [name for name in sorted(self.over_tls) if getattr(self, name)]):
+            raise ValueError(f"{', '.join(wanting)} over TLS, and there is no tls_certificate")
+        return self
+
+    @property
+    def over_tls(self) -> frozenset[str]:
+        """Settings of the listeners over TLS."""
+        return frozenset({"syslog_tls_listen", *re.split(r"[\s,]+", self.tls_listeners.strip())} - {""})
 
     @property
     def share(self) -> int:

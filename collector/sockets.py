@@ -29,6 +29,8 @@ class Place(NamedTuple):
     address: Address
     #: The socket that was handed over for it; None: the listener makes its own.
     handed: socket.socket | None = None
+    #: Encrypts what comes over TCP; None: plain.
+    tls: ssl.SSLContext | None = None
 
 
 class Inherited:
@@ -76,13 +78,12 @@ class Inherited:
             )
 
 
-async def serve(
-    factory: Callable[[], asyncio.BaseProtocol], place: Place, tls: ssl.SSLContext | None = None
-) -> asyncio.Server:
-    """Listen for connections, encrypted with a context of TLS. Raises OSError that names the setting."""
+async def serve(factory: Callable[[], asyncio.BaseProtocol], place: Place) -> asyncio.Server:
+    """Listen for connections. Raises OSError that names the setting."""
     loop = asyncio.get_running_loop()
-    patience = TLS_PATIENCE if tls else None
-    more: dict[str, Any] = {"backlog": 1024, "ssl": tls, "ssl_handshake_timeout": patience}
+    more: dict[str, Any] = {"backlog": 1024, "ssl": place.tls}
+    if place.tls:
+        more["ssl_handshake_timeout"] = TLS_PATIENCE
     with naming(place):
         if place.handed:
             return await loop.create_server(factory, sock=place.handed, **more)

@@ -6,7 +6,6 @@ has begun, and a busy one gives up to a megabyte at a time.
 
 import asyncio
 import contextlib
-import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,8 +44,6 @@ class StreamProtocol:
     session: Callable[[], Session]
     #: Its senders may wait for answers.
     answers: bool = False
-    #: Encrypts; None: plain.
-    tls: ssl.SSLContext | None = None
 
 
 class CloseAtOnce(asyncio.Protocol):
@@ -87,7 +84,7 @@ class StreamListener:
 
     async def start(self, place: Place) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
-        self._server = await serve(self._accept, place, self.protocol.tls)
+        self._server = await serve(self._accept, place)
         return bound(self._server, place)
 
     async def stop(self, patience: float) -> None:

@@ -38,6 +38,7 @@ def streams(settings: Settings) -> dict[str, StreamProtocol]:
     return {
         "tcp_listen": StreamProtocol("tcp", partial(SniffedSession, partial(_json_or_msgpack, frame))),
         "syslog_tcp_listen": StreamProtocol("syslog-tcp", partial(syslog, frame, zone)),
+        "syslog_tls_listen": StreamProtocol("syslog-tls", partial(syslog, frame, zone)),
         "relp_listen": StreamProtocol("relp", partial(RelpSession, frame, _syslog_decoder(zone)), answers=True),
         "forward_listen": StreamProtocol("forward", partial(_forward, settings), answers=True),
         "gelf_tcp_listen": StreamProtocol("gelf-tcp", partial(_gelf, frame)),

@@ -1,0 +1,181 @@
+"""Listeners over TLS: encrypted, with a certificate of the sender where one is asked for, read again on SIGHUP."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from logagg.collector.settings import Settings
+from logagg.collector.tls import Tls, TlsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from logagg.tests.daemons import RunningDaemon, Starter
+    from logagg.tests.processes import PATIENCE, events, free_port, process
+else:
+    from processes import PATIENCE, events, free_port, process
+
+pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+
+FRAME = b"<13>1 2026-11-22T11:00:00Z host app - - - over TLS"
+
+
+def certificate(folder: Path, name: str, *signed: str) -> Path:
+    """Make a certificate and its key, by itself or signed by that of another; return it."""
+    path = folder / f"{name}.pem"
+    request: list[str | Path] = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    request += ["-keyout", folder / f"{name}.key", "-out", path, "-days", "2", "-subj", f"/CN={name}"]
+    request += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    for other in signed:
+        request += ["-CA", folder / f"{other}.pem", "-CAkey", folder / f"{other}.key"]
+        request += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run(request, check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("certificates")
+    certificate(path, "ca")
+    for name in ("server", "other", "client"):
+        certificate(path, name, "ca")
+    certificate(path, "stranger")
+    return path
+
+
+def over(folder: Path, **more: str) -> dict[str, str]:
+    return {
+        "tls_certificate": str(folder / "server.pem"), "tls_key": str(folder / "server.key"),
+        "syslog_tls_listen": "127.0.0.1:0", **more,
+    }  # fmt: skip
+
+
+def trusting(folder: Path, own: str | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    if own:
+        context.load_cert_chain(folder / f"{own}.pem", folder / f"{own}.key")
+    return context
+
+
+async def send(daemon: RunningDaemon, setting: str, data: bytes, context: ssl.SSLContext) -> bytes:
+    """Send over TLS; return what is answered until the other side closes, or for a moment."""
+    reader, writer = await asyncio.open_connection(*daemon.listening[setting], ssl=context)
+    writer.write(data)
+    await writer.drain()
+    try:
+        async with asyncio.timeout(0.5):
+            return await reader.read(1000)
+    except TimeoutError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_syslog_and_relp_over_tls(start_daemon: Starter, folder: Path) -> None:
+    daemon = await start_daemon(**over(folder, tls_listeners="relp_listen"))
+    context = trusting(folder)
+    await send(daemon, "syslog_tls_listen", b"%d %b" % (len(FRAME), FRAME), context)
+    relp = b"1 open 30 relp_version=0\ncommands=syslog\n2 syslog %d %b\n" % (len(FRAME), FRAME)
+    assert b"2 rsp 6 200 OK" in await send(daemon, "relp_listen", relp, context)
+    while await daemon.metric("logagg_records_stored_total", transport="syslog-tls") < 1:
+        await asyncio.sleep(0.01)
+    assert [record["message"] for record in await daemon.logs()] == ["over TLS"] * 2
+    # What is not TLS is refused, and hurts nobody; what listens without TLS does still.
+    _, writer = await asyncio.open_connection(*daemon.listening["syslog_tls_listen"])
+    writer.write(FRAME + b"\n" + bytes(range(256)))
+    writer.close()
+    await daemon.tcp("tcp_listen", b'{"message": "plain"}\n')
+    assert {record["message"] for record in await daemon.logs()} == {"over TLS", "plain"}
+
+
+async def test_a_sender_without_the_right_certificate_is_refused(start_daemon: Starter, folder: Path) -> None:
+    daemon = await start_daemon(**over(folder, tls_client_ca=str(folder / "ca.pem")))
+    for own in (None, "stranger", "client"):
+        frame = b"<13>1 2026-11-22T11:00:00Z host app - - - by %b\n" % str(own).encode()
+        try:
+            await send(daemon, "syslog_tls_listen", frame, trusting(folder, own))
+        except OSError:  # said in the handshake, or behind it: TLS 1.3
+            assert own != "client"
+    while await daemon.metric("logagg_records_stored_total", transport="syslog-tls") < 1:
+        await asyncio.sleep(0.01)
+    assert [record["message"] for record in await daemon.logs()] == ["by client"]
+
+
+def test_http_over_tls_and_a_certificate_that_changes(folder: Path, tmp_path: Path, database_url: str) -> None:
+    port = free_port()
+    files = {name: tmp_path / name for name in ("now.pem", "now.key")}
+
+    def take(name: str) -> None:
+        for path in files.values():
+            shutil.copy(folder / f"{name}{path.suffix}", path)
+
+    def shown() -> str:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as plain,
+            trusting(folder).wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+        ):
+            found = secure.getpeercert()
+        return str(found and found["subject"])
+
+    take("server")
+    settings = {"tls_certificate": str(files["now.pem"]), "tls_key": str(files["now.key"]), "syslog_tls_listen": ""}
+    settings |= {"http_listen": f"127.0.0.1:{port}", "tls_listeners": "http_listen", "database_url": database_url}
+    with process(**settings) as daemon:
+        assert daemon.stderr
+        log = until(daemon, "try it")
+        with urllib.request.urlopen(f"https://127.0.0.1:{port}/healthz", context=trusting(folder)) as answer:
+            assert answer.status == 200
+        assert "server" in shown()
+        files["now.pem"].write_text("no certificate")
+        daemon.send_signal(signal.SIGHUP)
+        log += until(daemon, "the old one stays")
+        assert "server" in shown()
+        take("other")
+        daemon.send_signal(signal.SIGHUP)
+        log += until(daemon, "the certificate is read again")
+        assert "other" in shown()
+        daemon.terminate()
+        daemon.communicate(timeout=PATIENCE)
+    assert daemon.returncode == 0
+    assert f"https://127.0.0.1:{port}" in next(each for each in events(log) if each["event"] == "try it")["send"]
+
+
+def until(daemon: subprocess.Popen[str], said: str) -> str:
+    log = ""
+    assert daemon.stderr
+    while said not in log:
+        line = daemon.stderr.readline()
+        assert line, log
+        log += line
+    return log
+
+
+def test_settings_and_files_that_do_not_fit(folder: Path) -> None:
+    wrong: dict[str, Any] = {"syslog_tls_listen": "127.0.0.1:6514"}
+    with pytest.raises(ValueError, match="syslog_tls_listen over TLS, and there is no tls_certificate"):
+        Settings(**wrong)
+    wrong = {"tls_certificate": "x", "tls_listeners": "syslog_udp_listen"}
+    with pytest.raises(ValueError, match="tls_listeners: syslog_udp_listen: not of "):
+        Settings(**wrong)
+    with pytest.raises(TlsError, match=r"tls_certificate: .*server.pem.*client.key: .*mismatch"):
+        Tls(folder / "server.pem", folder / "client.key", None)
+    with pytest.raises(TlsError, match=r"tls_client_ca: .*nothing.*No such file"):
+        Tls(folder / "server.pem", folder / "server.key", folder / "nothing")
