@@ -29,8 +29,13 @@ ENV PATH=/opt/logagg/bin:$PATH \
     LOGAGG_HTTP_LISTEN=0.0.0.0:8000 \
     LOGAGG_TCP_LISTEN=0.0.0.0:5170 \
     LOGAGG_SYSLOG_UDP_LISTEN=0.0.0.0:5140 \
-    LOGAGG_SYSLOG_TCP_LISTEN=0.0.0.0:5140
-EXPOSE 8000/tcp 5170/tcp 5140/tcp 5140/udp
+    LOGAGG_SYSLOG_TCP_LISTEN=0.0.0.0:5140 \
+    LOGAGG_RELP_LISTEN=0.0.0.0:2514 \
+    LOGAGG_FORWARD_LISTEN=0.0.0.0:24224 \
+    LOGAGG_GELF_UDP_LISTEN=0.0.0.0:12201 \
+    LOGAGG_GELF_TCP_LISTEN=0.0.0.0:12201 \
+    LOGAGG_LUMBERJACK_LISTEN=0.0.0.0:5044
+EXPOSE 8000/tcp 5170/tcp 5140/tcp 5140/udp 2514/tcp 24224/tcp 12201/tcp 12201/udp 5044/tcp
 USER 10514:10514
 WORKDIR /var/lib/logagg
 # /healthz: the process answers. Whether PostgreSQL does is /readyz, and no reason to start this container anew.

@@ -192,7 +192,7 @@ def test_help_is_what_the_program_prints() -> None:
 
 # --- The quick start -------------------------------------------------------------------------------------------------
 
-PORTS = {"http_listen": 8000, "tcp_listen": 5170, "syslog_udp_listen": 5140, "syslog_tcp_listen": 5140}
+PORTS = {name: value.port for name, value in load_settings() if name.endswith("_listen") and value}
 
 
 def quick_start() -> list[str]:
