@@ -9,6 +9,8 @@ from logagg.collector.sockets import Place, bound, serve
 from logagg.collector.streams import CloseAtOnce
 from logagg.collector.units import Address
 
+#: Bytes of the first line of a request, in which a query stands.
+LONGEST_LINE = 1 << 16
 #: Seconds that requests under way have when we stop.
 _PATIENCE = 5.0
 
@@ -18,7 +20,9 @@ class HttpListener:
 
     def __init__(self, app: web.Application, metrics: Metrics, *, max_connections: int) -> None:
         # No access log: one line a request would be a log as large as the one that is collected.
-        self._runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_PATIENCE)
+        self._runner = web.AppRunner(
+            app, access_log=None, auto_decompress=False, shutdown_timeout=_PATIENCE, max_line_size=LONGEST_LINE
+        )
         self._max_connections = max_connections
         self._metrics = metrics
         self._server: asyncio.Server | None = None
