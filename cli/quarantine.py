@@ -19,6 +19,7 @@ from logagg.cli.serving import settings_from
 from logagg.cli.terminal import Failure, Screen, note, visible, wants_colour
 
 if TYPE_CHECKING:
+    from logagg.protocols.columns import Columnar, Records
     from logagg.protocols.record import Decoded, Origin, Record
     from logagg.sinks.quarantine import Entry, Listed
     from logagg.sinks.store import Store
@@ -28,7 +29,12 @@ _COLUMNS = ("id", "received_at", "transport", "source", "reason", "size", "excer
 _WIDEST = 60
 _ID = click.IntRange(1, (1 << 63) - 1)
 #: What `--as` says is what a listener says of its bytes; `store` keeps records, not bytes of a sender.
-_FORMS = {"http": "json", "tcp": "json", "syslog-udp": "syslog", "syslog-tcp": "syslog", "store": "record"}
+_FORMS = {
+    **dict.fromkeys(("http", "tcp", "gelf-udp", "gelf-tcp", "gelf-http", "elasticsearch", "lumberjack"), "json"),
+    **dict.fromkeys(("syslog-udp", "syslog-tcp", "syslog-tls", "relp"), "syslog"),
+    "forward": "msgpack",
+    "store": "record",
+}
 
 
 @click.group(cls=SuggestingGroup, epilog=examples("logagg quarantine list", "logagg quarantine replay --all"))
@@ -162,7 +168,10 @@ class _Done(NamedTuple):
 @click.argument("numbers", metavar="[ID]...", type=_ID, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that is in quarantine.")
 @click.option(
-    "--as", "form", type=click.Choice(["json", "syslog", "text"]), help="What the bytes are, whatever they came to."
+    "--as",
+    "form",
+    type=click.Choice(["json", "msgpack", "syslog", "text"]),
+    help="What the bytes are, whatever they came to.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would become of them.")
 @place_options
@@ -255,7 +264,7 @@ async def _opened(place: Place) -> "AsyncIterator[Any]":
         yield get
 
 
-async def _store(store: "Store", entry: "Entry", records: "list[Record]") -> tuple[int, str]:
+async def _store(store: "Store", entry: "Entry", records: "Records") -> tuple[int, str]:
     """Write the records of an entry; return how many are in, and why others are not, empty when all are.
 
     Records that PostgreSQL refuses are new entries then, written in the same transaction: the old one is done with.
@@ -272,7 +281,7 @@ def _key(entry: "Entry") -> bytes:
     return digest.digest()
 
 
-def _decoded(entry: "Entry", task: _Task) -> "tuple[list[Record], str]":
+def _decoded(entry: "Entry", task: _Task) -> "tuple[Records, str]":
     """Return the records that an entry is; or none, and why not."""
     from logagg.protocols.record import Origin
     from logagg.sinks.store import MOST
@@ -292,9 +301,10 @@ def _decoded(entry: "Entry", task: _Task) -> "tuple[list[Record], str]":
     return records, ""
 
 
-def _decode(raw: bytes, form: str, origin: "Origin", zone: tzinfo) -> "Decoded":
+def _decode(raw: bytes, form: str, origin: "Origin", zone: tzinfo) -> "Decoded | Columnar":
     """Decode bytes. Raises ValueError for a record that is none."""
     from logagg.protocols.clean import to_text
+    from logagg.protocols.fluent import decode_msgpack_body
     from logagg.protocols.json_lines import decode_body
     from logagg.protocols.mapping import from_object
     from logagg.protocols.record import Decoded
@@ -305,6 +315,8 @@ def _decode(raw: bytes, form: str, origin: "Origin", zone: tzinfo) -> "Decoded":
             return decode_body(raw, origin)
         case "syslog":
             return decode_syslog([raw], origin, zone)
+        case "msgpack":
+            return decode_msgpack_body(raw, origin)
         case "text":
             text, replaced = to_text(raw)
             return Decoded([from_object({"message": text}, origin, raw if replaced else None)], [])

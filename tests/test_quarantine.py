@@ -149,14 +149,14 @@ async def test_replay_by_transport(database_url: str, run: Run, sql: asyncpg.Con
 
 
 async def test_what_is_a_record_only_in_part_stays(database_url: str, run: Run, sql: asyncpg.Connection) -> None:
-    await put(database_url, reject(b'{"message":"good"}\n{"message":\n'), reject(b" \n "), reject(b"x", "relp"))
+    await put(database_url, reject(b'{"message":"good"}\n{"message":\n'), reject(b" \n "), reject(b"x", "otlp"))
     result = await run("replay", "1", "2", "3")
     assert (result.exit_code, result.stdout) == (1, "replayed 0 of 3, 0 records; 3 stay\n")
     said = result.stderr.splitlines()
     assert said[0].startswith("1 stays: invalid JSON: ")
     assert said[1:] == [
         "2 stays: 0 records in 3 bytes, at least 1, at most 65,536",
-        "3 stays: bytes of relp: --as says what they are",
+        "3 stays: bytes of otlp: --as says what they are",
     ]
     assert await messages(sql) == []
     assert await left(sql) == [1, 2, 3]
