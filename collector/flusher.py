@@ -120,10 +120,13 @@ class Flusher:
     async def _relieve(self, refuge: Refuge) -> NoReturn:
         """Keep what waits in the refuge when all lanes are stuck: the sink is slow, or does not answer at all."""
         loop = asyncio.get_running_loop()
+        pause = SHORTEST_LOOK
         while True:
-            await asyncio.sleep(max(SHORTEST_LOOK, self.patience / 10))
+            await asyncio.sleep(pause)
+            pause = max(SHORTEST_LOOK, self.patience / 10)
             # With the turn free, no lane waits for chunks.
             while self._buffer.waiting and not self._turn.locked() and loop.time() - self._moved >= self.patience:
+                pause = SHORTEST_LOOK  # senders wait, and send more when they are answered
                 chunks = self._without_withdrawn(await self._take())
                 if await refuge.keep(chunks):
                     self._buffer.settle(chunks)
