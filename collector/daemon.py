@@ -25,6 +25,7 @@ from logagg.collector.buffer import RingBuffer
 from logagg.collector.flusher import Flusher
 from logagg.collector.ingest import ingest_routes
 from logagg.collector.intake import Intake
+from logagg.collector.journal_upload import Uploads
 from logagg.collector.journaling import Journaling
 from logagg.collector.listening import listen
 from logagg.collector.logs import set_up_logs
@@ -137,7 +138,7 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
             if journaling:
                 background.append(group.create_task(journaling.run(), name="journal"))
             async with AsyncExitStack() as listeners:
-                app = _application(settings, store, engine, flusher, intake, metrics)
+                app = _application(settings, store, engine, flusher, intake, metrics, journaling)
                 listening = await listen(
                     listeners, settings, Inherited.of(), tls.context if tls else None, intake, metrics, app
                 )
@@ -235,14 +236,29 @@ async def _connect_later(store: Store, connected: asyncio.Event) -> None:
 
 
 def _application(
-    settings: Settings, store: Store, engine: Engine, flusher: Flusher, intake: Intake, metrics: Metrics
+    settings: Settings,
+    store: Store,
+    engine: Engine,
+    flusher: Flusher,
+    intake: Intake,
+    metrics: Metrics,
+    journaling: Journaling | None,
 ) -> web.Application:
     status = Status(problem=lambda: flusher.trouble, counters=metrics.totals)
+    uploads = Uploads(
+        intake,
+        store.keys,
+        lambda: journaling is not None and journaling.waiting,
+        max_frame=settings.max_frame,
+        patience=settings.http_body_timeout.total_seconds(),
+        environment=settings.environment,
+    )
     routes = [
         *log_routes(engine),
         *export_routes(store),
         *ingest_routes(intake, settings.environment),
         *push_routes(wiring.over_http(settings), intake, settings.environment),
+        *uploads.routes(),
         *status_routes(store, status, metrics.registry),
     ]
     version = settings.elasticsearch_version
@@ -251,6 +267,7 @@ def _application(
         for route in routes
     ]
     app = make_app([*routes, *page_routes(routes)])
+    app.on_shutdown.append(uploads.stop)
     app[BODIES] = Bodies(
         limit=settings.http_max_body,
         limit_of_all=settings.waiting,

@@ -74,6 +74,41 @@ class Intake:
         await self._durable([chunk.done for chunk in chunks if chunk.done])
         self._metrics.of(transport).ack_seconds.observe(loop.time() - began)
 
+    async def put(
+        self, transport: str, decoded: Decoded | Columnar, size: int, key: bytes | None
+    ) -> asyncio.Future[None]:
+        """Take a batch whole, whatever its number of records, when there is room; return what tells that it is durable.
+
+        Raises Overloaded when there is none within `ack_timeout`. What was taken is stored however long that takes;
+        only who cancels the future says that its sender was told no.
+        """
+        done = asyncio.get_running_loop().create_future()
+        chunk = Chunk(transport, decoded, size, done, key)
+        try:
+            async with asyncio.timeout(self.ack_timeout):
+                await self._buffer.put(chunk)
+        except BaseException as error:
+            self._metrics.dropped.labels(transport, "buffer full").inc(chunk.count)
+            if not isinstance(error, TimeoutError):
+                raise
+            raise Overloaded(
+                f"the buffer had no room for {chunk.count} records within {self.ack_timeout:g} s"
+            ) from None
+        finally:
+            self._received(transport, chunk.count, size)
+        return done
+
+    def repeated(self, transport: str, count: int, size: int) -> None:
+        """Count records that are stored already and are not taken again."""
+        if count:
+            self._received(transport, count, size)
+            self._metrics.duplicate.labels(transport).inc(count)
+
+    def _received(self, transport: str, count: int, size: int) -> None:
+        counters = self._metrics.of(transport)
+        counters.received.inc(count)
+        counters.received_bytes.inc(size)
+
     async def _durable(self, acks: list[asyncio.Future[None]]) -> None:
         """Wait for all. Whatever ends the wait cancels the acks, and that withdraws the chunks."""
         late = asyncio.get_running_loop().call_later(self.ack_timeout, _cancel, acks)
@@ -107,9 +142,7 @@ class Intake:
         count = len(records) + len(rejects)
         if not count:
             return
-        counters = self._metrics.of(transport)
-        counters.received.inc(count)
-        counters.received_bytes.inc(size)
+        self._received(transport, count, size)
         if count <= self._max_records:
             yield Chunk(transport, decoded, size)
             return

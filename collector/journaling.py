@@ -54,6 +54,11 @@ class Journaling:
             log.info("records wait in the journal", records=journal.records, entries=journal.entries)
             self._work.set()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anything waits in the journal."""
+        return self._journal.entries > 0
+
     def away(self, reason: str) -> None:
         """Say that the sink does not take records."""
         self.trouble = reason

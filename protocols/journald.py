@@ -10,23 +10,27 @@ more: a request is never repeated as it was. But batches are, because an entry's
 wherever the request began; the key of a batch is made of the cursors in it. Three pieces come again otherwise:
 
 - the last batch of a request, which its end cut short, as the head of a longer one;
-- the last entry of an answered request, as the first of the next one, whenever the program starts (seen in 252);
+- the last entry of an answered request, as the first of the next one, when the program starts (seen in 252);
 - so the first batch of a request, with or without that entry before it.
 
-Therefore a batch has several `keys` to be stored, and in `forms` those under which parts of it may be stored already.
+Therefore `forms` of a batch has the keys under which parts of it may be stored already, and `rest` leaves these out.
+Two keys are to be stored: that of what `rest` returns, in the transaction that stores its records; and, before a
+request is answered, `key_of` its last cursor.
 """
 
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from logagg.protocols.clean import to_text
 from logagg.protocols.mapping import add_note, from_object
 from logagg.protocols.record import Decoded, Origin, Record, Reject
 
-#: One cursor of so many ends a batch; so many entries or bytes end it too.
+#: One cursor of so many ends a batch, of large entries more: one of so many KiB. So many entries or bytes end it too,
+#: which hardly ever happens: such an end depends on where the batch began.
 ONE_OF: Final = 512
 MOST_ENTRIES: Final = 8192
 MOST_BYTES: Final = 8 << 20
@@ -49,17 +53,32 @@ class Batch(NamedTuple):
     decoded: Decoded
     #: Always empty: the one answer to the request is sent when all its batches are durable.
     answer: bytes = b""
-    #: Made of the cursors of all entries; None when one has none.
+    #: Made of the cursors of all entries, 16 bytes in hexadecimal digits; None when one has none.
     key: str | None = None
     size: int = 0
     last: bool = False
-    #: To be stored with the records: `key`, and the keys of parts of it that may come in another batch.
-    keys: frozenset[str] = frozenset()
+    #: In the first batch of a request, the key that it has without its first entry.
+    second: str | None = None
     #: Parts that may be stored already: from which record up to which (not included) are, if this key is stored.
     forms: Mapping[str, tuple[int, int]] = {}
     #: The first and the last cursor in it; empty where there is none.
     first: str = ""
     final: str = ""
+
+    def rest(self, stored: Collection[str]) -> "Batch":
+        """Return what is not stored yet, and its key. `stored` are those keys of `forms` that are."""
+        if not stored:
+            return self
+        records, rejects = self.decoded.records, self.decoded.rejects
+        known = set(chain.from_iterable(range(*self.forms[key]) for key in stored))
+        left = [record for place, record in enumerate(records) if place not in known]
+        # The first entry alone: it was the last of an answered request, and all requests begin behind it but this one.
+        again = self.first and key_of(self.first) in stored
+        return self._replace(
+            decoded=Decoded(left, rejects if left else []),
+            key=self.second if again and self.second else self.key,
+            size=self.size * len(left) // len(records),
+        )
 
 
 class _Entry(NamedTuple):
@@ -116,7 +135,7 @@ class JournalDecoder:
             self._count += 1
             self._size += entry.size
             cursor = self._decode(entry, origin)
-            if self._count >= MOST_ENTRIES or self._size >= MOST_BYTES or (cursor and _ends(cursor)):
+            if self._count >= MOST_ENTRIES or self._size >= MOST_BYTES or (cursor and _ends(cursor, entry.size)):
                 self._end()
         batches, self._batches = self._batches, []
         return batches
@@ -147,11 +166,15 @@ class JournalDecoder:
         if self._count:
             batch = Batch(self._decoded, size=self._size, first=self._first, final=self._final)
             if self._key:
-                keys = frozenset(filter(None, (self._key, self._second, _chained("", self._final))))
-                batch = batch._replace(key=self._key, keys=keys, forms=self._forms)
+                batch = batch._replace(key=self._key, second=self._second or None, forms=self._forms)
             self._batches.append(batch)
             self._second = None
             self._begin()
+
+
+def key_of(cursor: str) -> str:
+    """Return the key of an entry alone."""
+    return _chained("", cursor)
 
 
 def _chained(key: str, cursor: str) -> str:
@@ -159,9 +182,9 @@ def _chained(key: str, cursor: str) -> str:
     return hashlib.blake2b(f"{key} {cursor}".encode(), digest_size=16).hexdigest()
 
 
-def _ends(cursor: str) -> bool:
+def _ends(cursor: str, size: int) -> bool:
     """Tell whether an entry with this cursor ends a batch; the same in every request."""
-    return zlib.crc32(cursor.encode()) % ONE_OF == 0
+    return zlib.crc32(cursor.encode()) % ONE_OF <= size >> 10
 
 
 def _record(entry: _Entry, fields: dict[str, Any], origin: Origin) -> Record:

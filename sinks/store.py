@@ -19,6 +19,7 @@ from logagg.sinks import frames, opening, owners, reading
 from logagg.sinks.batches import BatchInfo, Bounds, Loaded, OpenBatch
 from logagg.sinks.connections import NOT_YET, Connections
 from logagg.sinks.errors import StoreError, StoreUnavailable, unavailable
+from logagg.sinks.keys import Keys
 from logagg.sinks.owners import Owner
 from logagg.sinks.packed import PackedReader
 from logagg.sinks.packer import Packer
@@ -73,6 +74,7 @@ class Store:
             raise ValueError(message)
         self._connections = Connections(url, connections)
         self._owner = Owner(self._connections.one)
+        self.keys = Keys(self._connections)
         self._bounds = Bounds(batch_records, batch_bytes, batch_age.total_seconds())
         self._turn = asyncio.Lock()  # fair: ids follow the order of the calls
         self._current: OpenBatch | None = None

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logagg.protocols import journald
-from logagg.protocols.journald import Batch, JournalDecoder
+from logagg.protocols.journald import Batch, JournalDecoder, key_of
 from logagg.protocols.record import Origin, Record, Reject
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -76,6 +75,26 @@ def messages(batches: list[Batch]) -> list[str]:
 
 def rest(record: Record) -> Any:
     return json.loads(record.attributes or "{}")
+
+
+def stream(start: int, stop: int) -> bytes:
+    return b"".join(map(entry, range(start, stop)))
+
+
+def store(batches: list[Batch], keys: set[str], rows: list[str]) -> None:
+    """Store as `Batch` asks for."""
+    for batch in batches:
+        rest = batch.rest(keys & batch.forms.keys())
+        if rest.decoded.records:
+            assert rest.key
+            assert rest.key not in keys
+            keys.add(rest.key)
+            rows += messages([rest])
+
+
+def answer(batches: list[Batch], keys: set[str]) -> None:
+    if batches:
+        keys.add(key_of(batches[-1].final))
 
 
 # Entries.
@@ -214,88 +233,6 @@ def test_any_bytes_cost_no_entry_before_them(data: bytes) -> None:
     assert messages(feed(entry(1) + data))[0] == "message 1"
 
 
-# Batches.
-
-
-def stream(start: int, stop: int) -> bytes:
-    return b"".join(map(entry, range(start, stop)))
-
-
-@pytest.fixture
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journald, "ONE_OF", 20)
-
-
-@pytest.mark.usefixtures("_small")
-def test_batches_end_at_the_same_entries_wherever_a_request_begins() -> None:
-    first, later = feed(stream(0, 500), 700), feed(stream(137, 500), 64)
-    assert 10 < len(first) < 60
-    ends = [batch.final for batch in first]
-    assert [batch.final for batch in later] == ends[-len(later) :]
-    assert [batch.key for batch in later[1:]] == [batch.key for batch in first][-len(later) + 1 :]
-    assert len({batch.key for batch in first}) == len(first)
-    assert (first[0].first, first[-1].final) == (cursor(0), cursor(499))
-
-
-def store(batches: list[Batch], keys: set[str], rows: list[str]) -> None:
-    """Store as `Batch` asks for."""
-    for batch in batches:
-        stored = {place for key, part in batch.forms.items() if key in keys for place in range(*part)}
-        rows += [record.message for place, record in enumerate(batch.decoded.records) if place not in stored]
-        keys |= batch.keys
-
-
-@pytest.mark.usefixtures("_small")
-@settings(deadline=None, max_examples=100)
-@given(st.lists(st.tuples(st.integers(0, 60), st.booleans(), st.booleans()), min_size=1, max_size=12))
-def test_requests_that_come_again_otherwise_are_stored_once(steps: list[tuple[int, bool, bool]]) -> None:
-    """A sender goes on behind the last answer that it heard, or with the entry before; some it does not hear."""
-    keys: set[str] = set()
-    rows: list[str] = []
-    heard = written = 0
-    for more, hears, restarted in steps:
-        written += more
-        store(feed(stream(max(heard - restarted, 0), written)), keys, rows)
-        if hears:
-            heard = written
-    assert rows == [f"message {number}" for number in range(written)]
-
-
-@pytest.mark.usefixtures("_small")
-def test_a_request_that_breaks_off_leaves_whole_batches_that_come_again() -> None:
-    keys: set[str] = set()
-    rows: list[str] = []
-    store(JournalDecoder(MAX).feed(stream(0, 300)[:-20], ORIGIN), keys, rows)  # and no close
-    assert 0 < len(rows) < 300
-    store(feed(stream(0, 400)), keys, rows)
-    assert rows == [f"message {number}" for number in range(400)]
-
-
-def test_an_entry_without_a_cursor_has_no_key() -> None:
-    (batch,) = feed(entry(1) + text(MESSAGE="m") + entry(2))
-    assert (batch.key, batch.keys, batch.forms, batch.first, batch.last) == (None, frozenset(), {}, cursor(1), False)
-    (batch,) = feed(entry(1) + b"bad\n\n")
-    assert batch.keys == {batch.key}
-    assert dict(batch.forms) == {batch.key: (0, 1)}
-
-
-def test_a_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journald, "MOST_ENTRIES", 10)
-    assert max(len(batch.decoded.records) for batch in feed(stream(0, 99))) == 10
-    monkeypatch.setattr(journald, "MOST_BYTES", 1000)
-    assert max(batch.size for batch in feed(stream(0, 99))) < 1000 + len(entry(99))
-    assert sum(batch.size for batch in feed(stream(0, 99))) == len(stream(0, 99))
-
-
-def test_what_has_waited_long_enough_is_given_out() -> None:
-    decoder = JournalDecoder(MAX)
-    data = stream(0, 3)
-    assert decoder.feed(data[:-5], ORIGIN) == []
-    assert messages(decoder.flush()) == ["message 0", "message 1"]
-    assert decoder.flush() == []
-    assert messages(decoder.feed(data[-5:], ORIGIN) + decoder.close(ORIGIN)) == ["message 2"]
-
-
 # The real programs.
 
 TOOLS = f"{os.environ['PATH']}:/lib/systemd:/usr/lib/systemd"
@@ -375,7 +312,9 @@ def test_what_systemd_journal_upload_sends(journal: Path, tmp_path: Path) -> Non
     assert [batch.key for batch in first] == [batch.key for batch in again]
     keys: set[str] = set()
     rows: list[str] = []
-    for body in bodies:  # the third is the last entry again, in version 252
+    for body in (first, again):  # the third is the last entry again, in version 252
         store(body, keys, rows)
+    answer(again, keys)
+    store(last, keys, rows)
     assert len(messages(last)) < 2
     assert rows == messages(first)
