@@ -1,17 +1,20 @@
 """The senders, each run as a process of its own: `python -m benchmarks.load KIND PORT ...`.
 
-FILE holds what is sent, ready made; for http each request is preceded by its length as eight bytes. A history is made
-while it is sent, see `workload.Stream`. Prints one JSON object as soon as all is sent: when it began by the monotonic
-clock, seconds, and failures and latencies in milliseconds, or how many records were sent.
+FILE holds what is sent, ready made, see forms.py. A history is made while it is sent, see `workload.Stream`. Prints one
+JSON object as soon as all is sent: when it began by the monotonic clock, seconds, and failures and latencies in
+milliseconds, or how many records were sent.
 """
 
 import argparse
 import asyncio
 import json
 import socket
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -23,6 +26,10 @@ UDP_BURST = 50
 PIECE = 2_000
 #: More than any history has.
 NO_END = 1 << 40
+#: What each answer of a protocol has once.
+MARKS = {"relp": b" rsp ", "forward": b"ack", "lumberjack": b"2A"}
+#: Before each piece: the connection, answers to wait for, size.
+_PIECE = struct.Struct(">IIQ")
 
 
 def send_stream(port: int, path: Path) -> dict[str, object]:
@@ -51,13 +58,15 @@ def send_datagrams(port: int, path: Path, rate: int) -> dict[str, object]:
 
 
 class _Client(asyncio.Protocol):
-    """One HTTP connection that sends the next request when the answer to the last is whole."""
+    """One connection that sends the next piece when the answers to the last are whole."""
 
-    def __init__(self, requests: Iterator[bytes], latencies: list[float], done: asyncio.Future[int]) -> None:
-        self._requests = requests
+    def __init__(self, pieces: Iterator[tuple[bytes, int]], latencies: list[float], done: asyncio.Future[int]) -> None:
+        """`pieces` are bytes and how many answers they get."""
+        self._pieces = pieces
         self._latencies = latencies
         self._done = done
         self._answer = b""
+        self._awaited = 0
         self._sent = 0.0
         self._failures = 0
 
@@ -67,46 +76,89 @@ class _Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
-        head, found, body = self._answer.partition(b"\r\n\r\n")
-        if not found or len(body) < int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]):
+        if not self._whole():
             return
         self._latencies.append((time.perf_counter() - self._sent) * 1000)
-        self._failures += not head.startswith(b"HTTP/1.1 200")
         self._answer = b""
         self._next()
 
     def connection_lost(self, _: Exception | None) -> None:
         if not self._done.done():
+            # What is still to be sent, or was not answered, has failed.
+            self._failures += sum(1 for _ in self._pieces) + bool(self._awaited)
             self._done.set_result(self._failures)
 
+    def _whole(self) -> bool:
+        """Tell whether all answers that are awaited have come; count those that say no."""
+        head, found, body = self._answer.partition(b"\r\n\r\n")
+        size = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
+        if not found or len(body) < int(size or b"0"):
+            return False
+        self._failures += not head.startswith(b"HTTP/1.1 20")
+        return True
+
     def _next(self) -> None:
-        request = next(self._requests, None)
-        if request is None:
+        piece, self._awaited = next(self._pieces, (b"", 0))
+        if not piece:
             self._transport.close()
             return
         self._sent = time.perf_counter()
-        self._transport.write(request)  # type: ignore[attr-defined]  # create_connection gives a plain transport
+        self._transport.write(piece)  # type: ignore[attr-defined]  # create_connection gives a plain transport
+
+
+class _Marked(_Client):
+    """A sender of a protocol over TCP in which each answer has the same mark."""
+
+    def __init__(self, mark: bytes, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._mark = mark
+
+    def _whole(self) -> bool:
+        return self._answer.count(self._mark) >= self._awaited
 
 
 async def send_http(port: int, path: Path, connections: int) -> dict[str, object]:
-    requests = _requests(path.read_bytes())
+    """Requests over so many connections."""
+    pieces = requests(path.read_bytes())
+    return await _send([partial(_Client, pieces) for _ in range(connections)], port)
+
+
+async def send_windows(port: int, path: Path, mark: bytes) -> dict[str, object]:
+    """Pieces over the connections that they name."""
+    connections = windows(path.read_bytes())
+    return await _send([partial(_Marked, mark, iter(pieces)) for pieces in connections.values()], port)
+
+
+def windows(data: bytes) -> dict[int, list[tuple[bytes, int]]]:
+    """Return what is sent over each connection: pieces, and how many answers each gets."""
+    connections: dict[int, list[tuple[bytes, int]]] = {}
+    at = 0
+    while at < len(data):
+        connection, answers, size = _PIECE.unpack_from(data, at)
+        at += _PIECE.size + size
+        connections.setdefault(connection, []).append((data[at - size : at], answers))
+    return connections
+
+
+async def _send(clients: list[Callable[..., _Client]], port: int) -> dict[str, object]:
     loop = asyncio.get_running_loop()
     latencies: list[float] = []
     began = time.perf_counter()
     ends = []
-    for _ in range(connections):
+    for client in clients:
         done: asyncio.Future[int] = loop.create_future()
-        await loop.create_connection(lambda done=done: _Client(requests, latencies, done), "127.0.0.1", port)  # type: ignore[misc]
+        await loop.create_connection(partial(client, latencies, done), "127.0.0.1", port)
         ends.append(done)
     failures = sum(await asyncio.gather(*ends))
     return {"began": began, "seconds": time.perf_counter() - began, "failures": failures, "latencies": latencies}
 
 
-def _requests(data: bytes) -> Iterator[bytes]:
+def requests(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield requests; each gets one answer."""
     at = 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 8], "big")
-        yield data[at + 8 : at + 8 + size]
+        yield data[at + 8 : at + 8 + size], 1
         at += 8 + size
 
 
@@ -138,7 +190,7 @@ def send_history(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for kind in ("stream", "datagrams", "http"):
+    for kind in ("stream", "datagrams", "http", *MARKS):
         command = kinds.add_parser(kind)
         command.add_argument("port", type=int)
         command.add_argument("path", type=Path)
@@ -150,15 +202,17 @@ def main() -> None:
     for name in ("seconds", "start", "step"):
         history.add_argument(f"--{name}", type=float, default=0.0)
     given = vars(parser.parse_args())
-    match given.pop("kind"):
+    match kind := given.pop("kind"):
         case "stream":
             result = send_stream(given["port"], given["path"])
         case "datagrams":
             result = send_datagrams(given["port"], given["path"], given["number"])
         case "http":
             result = uvloop.run(send_http(given["port"], given["path"], given["number"]))
-        case _:
+        case "history":
             result = send_history(**given)
+        case _:
+            result = uvloop.run(send_windows(given["port"], given["path"], MARKS[kind]))
     print(json.dumps(result), flush=True)
 
 

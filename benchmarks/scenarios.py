@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Literal
 
 import asyncpg
 
+from benchmarks import forms
 from benchmarks.daemon import Daemon, Server, daemon, start_sender, wait_packed, what_it_sent
 from benchmarks.workload import Row
 from logagg.sinks.store import MOST
@@ -68,7 +69,7 @@ class Scenario:
     kind: str
     listener: str
     #: Makes the file that the sender reads.
-    make: Callable[[Sequence[Row]], bytes]
+    make: forms.Make
     #: Connections of http; datagrams a second of UDP.
     number: int = 1
     #: Part of the records that it sends.
@@ -76,54 +77,83 @@ class Scenario:
     goal: Goal | None = None
 
 
-def lines(form: Callable[[Row], bytes]) -> Callable[[Sequence[Row]], bytes]:
-    return lambda made: b"\n".join(map(form, made)) + b"\n"
-
-
-def requests(batch: int) -> Callable[[Sequence[Row]], bytes]:
-    def make(made: Sequence[Row]) -> bytes:
-        parts = []
-        for at in range(0, len(made), batch):
-            body = b"\n".join(row.as_json() for row in made[at : at + batch])
-            head = b"POST /ingest HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n" % len(body)
-            parts += [(len(head) + len(body)).to_bytes(8, "big"), head, body]
-        return b"".join(parts)
-
-    return make
-
-
-def datagrams(made: Sequence[Row]) -> bytes:
-    return b"\n".join(map(Row.as_rfc3164, made))
-
+#: Many rows: half of the records are enough for each.
+PROTOCOLS_PART = 0.5
+_PROTOCOL = Goal("rate", 40_000, 80_000)
+_JSON, _PROTOBUF = (f"Content-Type: application/{kind}\r\n" for kind in ("json", "x-protobuf"))
 
 SYSLOG = Scenario(
-    "syslog RFC 5424 over TCP", "stream", "SYSLOG_TCP", lines(Row.as_rfc5424), goal=Goal("ratio", 0.3, 0.6)
+    "syslog RFC 5424 over TCP", "stream", "SYSLOG_TCP", forms.lines(Row.as_rfc5424), goal=Goal("ratio", 0.3, 0.6)
 )
 
 
 def scenarios(connections: int) -> list[Scenario]:
     """Return all; bodies of 1,000 records are sent over so many connections."""
     return [
-        Scenario("JSON lines over TCP", "stream", "TCP", lines(Row.as_json), goal=Goal("ratio", 0.5, 0.8)),
+        Scenario("JSON lines over TCP", "stream", "TCP", forms.lines(Row.as_json), goal=Goal("ratio", 0.5, 0.8)),
         Scenario(
-            f"HTTP, 1,000 a request, {connections} connections", "http", "HTTP", requests(1000), number=connections,
-            goal=Goal("ratio", 0.45, 0.8),
+            f"HTTP, 1,000 a request, {connections} connections", "http", "HTTP", forms.requests(1000),
+            number=connections, goal=Goal("ratio", 0.45, 0.8),
         ),
         Scenario(
-            "HTTP, 1 a request, 64 connections", "http", "HTTP", requests(1), number=64, part=0.15,
+            "HTTP, 1 a request, 64 connections", "http", "HTTP", forms.requests(1), number=64, part=0.15,
             goal=Goal("rate", 4_000, 8_000, p95=100),
         ),
-        Scenario("HTTP, 1 a request, 1 connection", "http", "HTTP", requests(1), number=1, part=0.005),
+        Scenario("HTTP, 1 a request, 1 connection", "http", "HTTP", forms.requests(1), number=1, part=0.005),
         SYSLOG,
         Scenario(
-            "syslog RFC 3164 over TCP", "stream", "SYSLOG_TCP", lines(Row.as_rfc3164), goal=Goal("ratio", 0.3, 0.6)
+            "syslog RFC 3164 over TCP", "stream", "SYSLOG_TCP", forms.lines(Row.as_rfc3164),
+            goal=Goal("ratio", 0.3, 0.6),
         ),
         *(
             Scenario(
-                f"syslog over UDP, {rate:,}/s", "datagrams", "SYSLOG_UDP", datagrams, number=rate,
-                goal=Goal("lossless", 50_000, 100_000),
+                f"syslog over UDP, {rate:,}/s", "datagrams", "SYSLOG_UDP", forms.datagrams(Row.as_rfc3164),
+                number=rate, goal=Goal("lossless", 50_000, 100_000),
             )
             for rate in (50_000, 100_000)
+        ),
+        *_protocols(connections),
+    ]  # fmt: skip
+
+
+def _protocols(connections: int) -> list[Scenario]:
+    """Return all other protocols, with the forms that their senders have by default."""
+    make = forms
+    streams: list[tuple[str, str, str, forms.Make]] = [
+        ("msgpack over TCP", "stream", "TCP", make.stream(make.as_msgpack)),
+        ("syslog over TCP, octet counting", "stream", "SYSLOG_TCP", make.stream(make.octets)),
+        ("RELP, windows of 128", "relp", "RELP", make.relp(128)),
+        ("RELP, windows of 1,000", "relp", "RELP", make.relp(1000)),
+        ("Forward, 1,000 a chunk", "forward", "FORWARD", make.forward(compressed=False)),
+        ("Forward, 1,000 a chunk, gzip", "forward", "FORWARD", make.forward(compressed=True)),
+        ("Forward, 1 a message", "stream", "FORWARD", make.stream(make.forward_message)),
+        ("GELF over TCP", "stream", "GELF_TCP", make.lines(make.gelf, b"\0")),
+        ("Lumberjack, windows of 2,048", "lumberjack", "LUMBERJACK", make.lumberjack(compressed=False)),
+        ("Lumberjack, windows of 2,048, zlib", "lumberjack", "LUMBERJACK", make.lumberjack(compressed=True)),
+    ]
+    over_http = [
+        ("GELF over HTTP", "/gelf", make.gelf_lines, ""),
+        ("Loki, JSON", "/loki/api/v1/push", make.loki_json, _JSON),
+        ("Loki, protobuf", "/loki/api/v1/push", make.loki_protobuf, _PROTOBUF),
+        ("Elasticsearch bulk", "/_bulk", make.bulk(make.plain), _JSON),
+        ("Elasticsearch bulk of Filebeat", "/_bulk", make.bulk(make.filebeat), _JSON),
+        ("OTLP, JSON", "/v1/logs", make.otlp_json, _JSON),
+        ("OTLP, protobuf", "/v1/logs", make.otlp_protobuf, _PROTOBUF),
+        ("Splunk HEC, events", "/services/collector/event", make.splunk_events, ""),
+        ("Splunk HEC, lines", "/services/collector/raw", make.splunk_raw, ""),
+    ]
+    return [
+        *(Scenario(*given, part=PROTOCOLS_PART, goal=_PROTOCOL) for given in streams),
+        Scenario(
+            "GELF over UDP, 40,000/s", "datagrams", "GELF_UDP", make.datagrams(make.gelf), number=40_000,
+            part=PROTOCOLS_PART, goal=Goal("lossless", 40_000, 40_000),
+        ),
+        *(
+            Scenario(
+                name, "http", "HTTP", make.requests(1000, path, body, headers), number=connections,
+                part=PROTOCOLS_PART, goal=_PROTOCOL,
+            )
+            for name, path, body, headers in over_http
         ),
     ]  # fmt: skip
 

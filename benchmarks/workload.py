@@ -30,14 +30,17 @@ class Row:
     attributes: dict[str, object]
 
     def as_json(self) -> bytes:
-        fields = {
-            "timestamp": _rfc3339(self.time),
-            "level": self.level,
-            "service": self.service,
-            "host": self.host,
-            "message": self.message,
-        }
-        return json.dumps(fields | self.attributes, ensure_ascii=False, separators=(",", ":")).encode()
+        fields = {"timestamp": self.stamp()} | self.fields()
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def fields(self) -> dict[str, object]:
+        """Return all but the time."""
+        named = {"level": self.level, "service": self.service, "host": self.host, "message": self.message}
+        return named | self.attributes
+
+    def stamp(self) -> str:
+        """Return the time as RFC 3339, with microseconds."""
+        return _rfc3339(self.time)
 
     def as_copy(self) -> bytes:
         """One line of PostgreSQL's text COPY: the columns of the bare table."""

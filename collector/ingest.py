@@ -6,10 +6,15 @@ from itertools import chain, repeat
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
+import polars as pl
 from aiohttp import web
 from pydantic import BaseModel, Field
 
 from logagg.collector.intake import Intake
+from logagg.protocols import jsontext
+from logagg.protocols.clean import clean_text
+from logagg.protocols.columns import Columnar
+from logagg.protocols.fluent import OTHER_TAG, decode_msgpack_body
 from logagg.protocols.json_columns import decode_body
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin
@@ -21,6 +26,10 @@ TRANSPORT = "http"
 #: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 KEY = "Idempotency-Key"
 LONGEST_KEY = 1024
+#: What fluent-bit and fluentd call msgpack.
+MSGPACK = frozenset({"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"})
+#: The header that fluent-bit's documentation has its `http` output write a tag to, by `header_tag`.
+TAG = "FLUENT-TAG"
 
 #: What a sender may be told, and what it should do.
 _STATUSES = {
@@ -80,7 +89,10 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
 
     async def ingest(request: web.Request, _: None, __: None) -> web.Response:
         body = await request.app[BODIES].read(request)
-        decoded = decode_body(body, origin(request))
+        decode = decode_msgpack_body if request.content_type in MSGPACK else decode_body
+        decoded = decode(body, origin(request))
+        if tag := clean_text(request.headers.get(TAG, "")):
+            decoded = tagged(decoded, tag)
         if not len(decoded.records) and (decoded.rejects or not body.strip()):
             why = decoded.rejects[0].reason if decoded.rejects else "it is empty"
             raise web.HTTPBadRequest(reason=f"no record in a body of {len(body)} bytes: {why}")
@@ -97,12 +109,32 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
         route("/logs/batch-ingest", batch, seed_2_batch, body=list[LogEntry], response=Queued),
         route(
             "/ingest",
-            "Store a JSON array, JSON lines, or JSON objects one after the other",
+            "Store a JSON array, JSON lines, or JSON objects one after the other; or Fluent's events in msgpack",
             ingest,
             response=Stored,
-            consumes=("application/json", "application/x-ndjson"),
+            consumes=("application/json", "application/x-ndjson", "application/msgpack"),
         ),
     ]
+
+
+def tagged(decoded: Decoded | Columnar, tag: str) -> Decoded | Columnar:
+    """Tell each record the tag of its body as Forward does: an attribute, and the service of those that name none."""
+    value = jsontext.dumps(tag)
+
+    def with_tag(attributes: str | None) -> str:
+        rest = (attributes or "{}")[1:]
+        name = OTHER_TAG if '"tag":' in rest else "tag"  # it may stand deeper, too: nothing is lost by the other name
+        return f'{{"{name}":{value}{"" if rest == "}" else ","}{rest}'
+
+    if isinstance(decoded, Columnar):
+        frame = decoded.records
+        attributes = pl.Series("attributes", map(with_tag, frame["attributes"].to_list()), dtype=pl.String)
+        return Columnar(frame.with_columns(pl.col("service").fill_null(tag), attributes), decoded.rejects)
+    records = [
+        record._replace(service=record.service or tag, attributes=with_tag(record.attributes))
+        for record in decoded.records
+    ]
+    return Decoded(records, decoded.rejects)
 
 
 def idempotency_key(request: web.Request) -> str | None:

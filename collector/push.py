@@ -3,7 +3,7 @@
 Whatever goes wrong is said in the protocol's own form: its senders read no other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -59,9 +59,26 @@ class _Push:
 
     async def take(self, request: web.Request, _: None, __: None) -> web.Response:
         """Store what a request brings; answer when it is durable."""
+        return await self._answered(request, self._stored)
+
+    def asked(self, answer: Callable[[Request], Answer]) -> Callable[..., Any]:
+        """Return the handler of a question that brings no records."""
+
+        async def told(request: web.Request, headers: Mapping[str, str]) -> Answer:
+            return answer(_asked(request, headers, await request.app[BODIES].read(request)))
+
+        async def handle(request: web.Request, _: None, __: None) -> web.Response:
+            return await self._answered(request, told)
+
+        return handle
+
+    async def _answered(
+        self, request: web.Request, answered: Callable[[web.Request, Mapping[str, str]], Awaitable[Answer]]
+    ) -> web.Response:
+        """Answer; a refusal has the form of the protocol."""
         headers = _headers(request)
         try:
-            answer = await self._stored(request, headers)
+            answer = await answered(request, headers)
         except Malformed as error:
             answer = self._protocol.refuse(400, str(error), headers)
         except TooLarge as error:
@@ -81,15 +98,6 @@ class _Push:
         taken = self._protocol.take(_asked(request, headers, body), origin)
         await self._intake.store(transport, taken.decoded, len(body), taken.key or idempotency_key(request))
         return taken.answer
-
-    def asked(self, answer: Callable[[Request], Answer]) -> Callable[..., Any]:
-        """Return the handler of a question that brings no records."""
-
-        async def handle(request: web.Request, _: None, __: None) -> web.Response:
-            body = await request.app[BODIES].read(request)
-            return _response(answer(_asked(request, _headers(request), body)))
-
-        return handle
 
 
 def _headers(request: web.Request) -> dict[str, str]:

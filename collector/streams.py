@@ -184,7 +184,7 @@ class _Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Return whether our side stays open: until all that is awaited is said."""
         self._take_end()
-        self._stopping = self._acked
+        self._stopping = True
         return bool(self._answers) and self._transport.can_write_eof()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -41,7 +41,6 @@ _ERRORS: Final = {
     408: "timeout_exception",
     413: "content_too_long_exception",
     415: "media_type_header_exception",
-    503: "unavailable_exception",
 }
 
 
@@ -119,7 +118,13 @@ def take(request: Request, origin: Origin) -> Taken:
 
 
 def refuse(status: int, why: str, headers: Mapping[str, str]) -> Answer:
-    """Say no as Elasticsearch does."""
+    """Say no as Elasticsearch does, but for 503, which is text.
+
+    rsyslog's omelasticsearch, which does not look at the status, takes an answer in JSON without `items` for a final no
+    and throws its bulk away; what is no JSON it sends again. All others go by the status.
+    """
+    if status == 503:
+        return Answer(status, f"{why}\n".encode(), "text/plain", PRODUCT)
     error = {"type": _ERRORS.get(status, "exception"), "reason": why}
     body = {"error": {"root_cause": [error], **error}, "status": status}
     return _answer(headers, orjson.dumps(body), status)

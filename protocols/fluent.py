@@ -12,6 +12,7 @@ https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1.5
 """
 
 import json
+import re
 from copy import deepcopy
 from itertools import repeat
 from typing import Any, Final, NamedTuple
@@ -58,6 +59,8 @@ _MOST_BAD: Final = 100
 #: Names of a record that say when it was, better than the event's time.
 _OWN_TIMES = frozenset({"timestamp", "@timestamp"})
 _OURS = _OWN_TIMES | {"tag"}
+#: null as orjson writes it within an object or array. It may also be a part of a text.
+_NULL = re.compile(rb"[:,\[]null[,\]}]")
 
 
 class Events(NamedTuple):
@@ -180,7 +183,7 @@ def _plain(entries: list[Any], tags: list[str]) -> list[dict[str, Any]]:
         text = orjson.dumps(list(map(_with_text, objects)))
     if jsontext.NUL_ESCAPE in text:
         raise ValueError
-    if b"null" in text:
+    if _NULL.search(text):
         json.dumps(objects, allow_nan=False)  # orjson writes null for NaN too
     return objects
 

@@ -8,8 +8,7 @@ line each, as fluent-bit sends them.
 keeps its underscore. A level that is not there is 1, alert, as the specification has it.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -17,9 +16,11 @@ from typing import Any, Final
 import orjson
 
 from logagg.protocols import jsontext
+from logagg.protocols.columns import Columnar
 from logagg.protocols.encodings import EncodingError, TooLarge, decompress
 from logagg.protocols.framing import LineFramer
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
+from logagg.protocols.json_columns import FEW, decode_objects
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin, Reject
 
@@ -37,7 +38,6 @@ _VERSIONS = ("1.1", "1.0")
 #: The first byte of what is compressed, and how; JSON begins with none of them.
 _ENCODINGS = {0x1F: "gzip", 0x78: "deflate", 0x28: "zstd"}
 _NUL_ESCAPE = jsontext.NUL_ESCAPE
-_LINES = re.compile(rb"[\r\n\0]+")
 
 
 class GelfFramer(LineFramer):
@@ -48,8 +48,20 @@ class GelfFramer(LineFramer):
         return super().feed(data.replace(b"\0", b"\n"))
 
 
-def decode_gelf(frames: Iterable[bytes], origin: Origin) -> Decoded:
+def decode_gelf(frames: Sequence[bytes], origin: Origin) -> Decoded | Columnar:
     """Decode payloads of one object each, not compressed. Never raises; a payload of blanks is nothing."""
+    if len(frames) >= FEW and _NUL_ESCAPE not in b"".join(frames):
+        try:
+            objects = list(map(orjson.loads, frames))
+            if set(map(type, objects)) == {dict}:
+                return decode_objects(list(map(_renamed, objects)), origin)
+        except ValueError:
+            pass  # one that cannot be read: it costs no neighbour
+    return decode_one_by_one(frames, origin)
+
+
+def decode_one_by_one(frames: Iterable[bytes], origin: Origin) -> Decoded:
+    """Decode each payload for itself: the reference."""
     decoded = Decoded([], [])
     add = decoded.records.append
     for frame in frames:
@@ -129,7 +141,7 @@ class GelfAssembler:
         """Bytes of messages that are not whole."""
         return self._size
 
-    def __call__(self, frames: list[bytes], origin: Origin) -> Decoded:
+    def __call__(self, frames: list[bytes], origin: Origin) -> Decoded | Columnar:
         """Decode the datagrams of one sender; give up what is too old."""
         rejects = self.expire(origin.now).rejects
         payloads = []
@@ -224,7 +236,7 @@ def _take(request: Request, origin: Origin) -> Taken:
         except EncodingError as error:
             raise Malformed(f"no GELF in a body of {len(body)} bytes: {error}") from None
     decoded = decode_gelf(_payloads(body), origin)
-    if not decoded.records:
+    if not len(decoded.records):
         why = decoded.rejects[0].reason if decoded.rejects else "it is empty"
         raise Malformed(f"no GELF in a body of {len(body)} bytes: {why}")
     return Taken(decoded, Answer(202, content_type="text/plain"))
@@ -234,7 +246,7 @@ def _payloads(body: bytes) -> list[bytes]:
     try:
         value = orjson.loads(body)
     except ValueError:
-        lines = [line for line in _LINES.split(body) if line]
+        lines = [*filter(None, body.replace(b"\r", b"\n").replace(b"\0", b"\n").split(b"\n"))]
         return lines if lines and lines[0].rstrip().endswith(b"}") else [body]
     return list(map(orjson.dumps, value)) if isinstance(value, list) else [body]
 

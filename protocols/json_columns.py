@@ -1,7 +1,7 @@
 """Many JSON objects to columns at once, a third of the cost of one record after the other.
 
-It takes objects of one sender: the same names, values as most are. All else `json_lines` takes, which is the
-reference: where this module answers, both give the same records, and a test holds them to it.
+It takes objects of one sender: the same names or a few sets of them, values as most are. All else `json_lines` takes,
+which is the reference: where this module answers, both give the same records, and a test holds them to it.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ import orjson
 import polars as pl
 
 from logagg.protocols import jsontext
-from logagg.protocols.columns import COLUMNS, TIME, Columnar, constant, times
+from logagg.protocols.columns import COLUMNS, TIME, Columnar, constant, from_records, times
 from logagg.protocols.json_lines import decode_body as decode_body_one_by_one
 from logagg.protocols.json_lines import decode_lines as decode_one_by_one
 from logagg.protocols.json_lines import values_of
 from logagg.protocols.levels import DEFAULT_SEVERITY, SEVERITY_OF_NAME
 from logagg.protocols.mapping import drop_empty, from_object
-from logagg.protocols.names import FIELDS, OPENED, TREE, Shape, Tree, Try, others, shape_of, tries
+from logagg.protocols.names import FIELDS, HOLDERS, OPENED, TREE, Shape, Tree, Try, others, shape_of, tries
 from logagg.protocols.record import Decoded, Origin
 from logagg.protocols.stamps import Integers, microseconds
 from logagg.protocols.values import line, text
@@ -56,6 +56,8 @@ class _Plan(NamedTuple):
     size: int
     #: Keys of objects with names within, and what is looked for in each.
     nested: tuple[tuple[str, Shape], ...]
+    #: Keys that are no name and hold objects without one: some may have them, others not.
+    empty: tuple[str, ...]
     #: Keys that would be looked into if they held an object.
     flat: tuple[str, ...]
     #: All have the same shape, this one: what names mean depends on the other names.
@@ -92,13 +94,41 @@ def decode_objects(objects: list[dict[str, Any]], origin: Origin) -> Decoded | C
     Their values are as `jsontext.loads` gives them. Raises ValueError for one that is nested too deeply to be written;
     the objects are of no use then.
     """
+    plan = _plan(shape_of(objects[0], TREE))
     try:
-        plan = _plan(shape_of(objects[0], TREE))
+        _check(objects, plan)
         columns = _columns(objects, origin, plan)
     except _ODD:
+        return _by_shape(objects, origin)
+    return Columnar(_frame(objects, columns, plan), [])
+
+
+def _by_shape(objects: list[dict[str, Any]], origin: Origin) -> Decoded | Columnar:
+    """Decode those of one shape together, where they are many and plain, and the others one after the other."""
+    places: dict[Shape, list[int]] = {}
+    for place, obj in enumerate(objects):
+        places.setdefault(shape_of(obj, TREE), []).append(place)
+    groups, order = list[tuple[list[dict[str, Any]], dict[str, pl.Series], _Plan]](), list[int]()
+    for shape, these in places.items() if len(places) > 1 else ():
+        if len(these) >= FEW:
+            some, plan = [objects[place] for place in these], _plan(shape)
+            try:
+                groups.append((some, _columns(some, origin, plan), plan))
+            except _ODD:
+                continue
+            order += these
+    if not groups:
         return Decoded([from_object(obj, origin) for obj in objects], [])
+    frames = [_frame(*group) for group in groups]
+    if rest := sorted(set(range(len(objects))).difference(order)):
+        frames.append(from_records([from_object(objects[place], origin) for place in rest]))
+    return Columnar(pl.concat(frames)[np.argsort(order + rest)], [])
+
+
+def _frame(objects: list[dict[str, Any]], columns: dict[str, pl.Series], plan: _Plan) -> pl.DataFrame:
+    """Add the attributes to the other columns. Takes the objects over."""
     columns["attributes"] = _attributes(objects, list(plan.best.values()), plan.size)
-    return Columnar(pl.DataFrame([columns[name].alias(name) for name in COLUMNS]), [])
+    return pl.DataFrame([columns[name].alias(name) for name in COLUMNS])
 
 
 @lru_cache(maxsize=256)
@@ -107,13 +137,15 @@ def _plan(shape: Shape) -> _Plan:
     for each in tries(shape):
         best.setdefault(_NAMES[each.field], each)
     keys = [part if isinstance(part, str) else part[0] for part in shape]
-    nested = tuple(part for part in shape if not isinstance(part, str))
+    nested = [part for part in shape if not isinstance(part, str)]
+    empty = tuple(key for key, inner in nested if not inner and key in HOLDERS)
     used = {each.outer[0] if each.outer else each.key for each in best.values()}
     return _Plan(
         best,
         others(frozenset((field, _rank(field, each)) for field, each in best.items())).difference(set(keys) - OPENED),
         len(used),
-        nested,
+        tuple(part for part in nested if part[0] not in empty),
+        empty,
         tuple(part for part in shape if isinstance(part, str) and TREE[part] and part not in used),
         not all(each.sure for each in best.values()),
         shape,
@@ -127,9 +159,11 @@ def _rank(field: str, each: Try) -> int:
 def _columns(objects: list[dict[str, Any]], origin: Origin, plan: _Plan) -> dict[str, pl.Series]:
     """Make all columns but the attributes; raises one of `_ODD` for what is not plain. Leaves the objects as they are.
 
-    Nothing here but making columns of lists: any other call of polars costs as much as a hundred records.
+    The best name of each field is the same in all, see `_check`. Nothing here but making columns of lists: any other
+    call of polars costs as much as a hundred records.
     """
-    _check(objects, plan)
+    if not OPENED.isdisjoint(objects[0]):
+        raise _Odd
     made = {field: _values(objects, each) for field, each in plan.best.items()}
     columns = constant(origin.environment, origin.peer, origin.now, len(objects))
     for field, values in made.items():
@@ -155,7 +189,7 @@ def _check(objects: list[dict[str, Any]], plan: _Plan) -> None:
     """Raise `_Odd` unless the best name of each field is the same in all objects."""
     free, size = plan.others.isdisjoint, plan.size
     for obj in objects:
-        if len(obj) > size and not free(obj):
+        if len(obj) > size and not free(obj) and not _nothing_within(obj, plan.others):
             raise _Odd
     if plan.same:
         _check_alike(objects, plan.shape, TREE)
@@ -165,6 +199,18 @@ def _check(objects: list[dict[str, Any]], plan: _Plan) -> None:
     for key in plan.flat:
         if dict in set(map(type, [obj.get(key) for obj in objects])):
             raise _Odd
+    for key in plan.empty:
+        free = TREE[key].keys().isdisjoint
+        if not all(free(inner) for obj in objects if type(inner := obj.get(key)) is dict):
+            raise _Odd
+
+
+def _nothing_within(obj: dict[str, Any], others: frozenset[str]) -> bool:
+    """Tell whether all of these keys that an object has mean nothing by themselves, and hold nothing that does."""
+    return all(
+        key in HOLDERS and (type(inner := obj[key]) is not dict or TREE[key].keys().isdisjoint(inner))
+        for key in others.intersection(obj)
+    )
 
 
 def _check_alike(objects: list[Any], shape: Shape, tree: Tree) -> None:
@@ -254,13 +300,16 @@ def _attributes(objects: list[dict[str, Any]], used: list[Try], size: int) -> pl
         for each in used:
             if each.outer:
                 _delete(objects, each)
-        left = [_without(obj, flat) or None for obj in objects]
+        for name in flat:
+            for obj in objects:
+                del obj[name]
+        left = [obj or None for obj in objects]
     try:
         texts = [None if obj is None else _DUMPS(obj).decode() for obj in left]
     except TypeError:
-        texts = None
-    if texts is None or jsontext.odd_numbers("\n".join(filter(None, texts))):
-        texts = [None if obj is None else jsontext.dumps(obj) for obj in left]
+        return _texts([None if obj is None else jsontext.dumps(obj) for obj in left])
+    if jsontext.odd_numbers("\n".join(filter(None, texts))):
+        texts = [text and jsontext.plain_numbers(text) for text in texts]
     return _texts(texts)
 
 
@@ -272,11 +321,16 @@ def _without(obj: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 def _delete(objects: list[dict[str, Any]], each: Try) -> None:
     """Delete what is nested, and the objects that are empty without it."""
+    *outer, last = each.outer
     holders = objects
-    for name in each.outer:
+    for name in outer:
         holders = [holder[name] for holder in holders]
     for obj, holder in zip(objects, holders, strict=True):
+        inner = holder[last]
         if not each.keep:
-            del holder[each.key]
-        if not holder:
-            drop_empty(obj, each.outer)
+            del inner[each.key]
+        if not inner:
+            if outer:
+                drop_empty(obj, each.outer)
+            else:
+                del obj[last]

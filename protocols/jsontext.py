@@ -25,6 +25,9 @@ _EXPONENT = re.compile(r"e[+-]?[0-9]+(?:[,\]}\n]|$)")
 _MINUS_ZERO = re.compile(r"-0(?:\.0)?(?:[,\]}\n]|$)")
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)|-0(?:\.0)?(?![0-9.])')
 
+#: Types whose values are never such numbers. To look at the types costs less than to search the text.
+_WITHOUT_ODD = frozenset({str, int, bool, type(None)})
+
 _NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
 
 
@@ -58,6 +61,13 @@ def dumps(value: object) -> str:
         text = orjson.dumps(value).decode()
     except TypeError:  # more than 254 levels, or an integer beyond 64 bits
         text = _dumps(value)
+    if type(value) is dict and _WITHOUT_ODD.issuperset(map(type, value.values())):
+        return text
+    return plain_numbers(text)
+
+
+def plain_numbers(text: str) -> str:
+    """Write the numbers in JSON of orjson as `dumps` does."""
     return _TOKENS.sub(_plain, text) if odd_numbers(text) else text
 
 

@@ -32,8 +32,11 @@ FACILITIES: Final = (
 
 _LOWER = {name: LEVELS.index(level) for level, names in ALIASES.items() for name in (level.lower(), *names)}
 
-#: Severity by name, in the three cases that senders use, so that one look is enough for most.
-SEVERITY_OF_NAME: Final = {form(name): n for name, n in _LOWER.items() for form in (str.lower, str.upper, str.title)}
+#: Severity by name, in the three cases that senders use, or by the digit of it, so that one look is enough for most.
+SEVERITY_OF_NAME: Final = {
+    **{form(name): n for name, n in _LOWER.items() for form in (str.lower, str.upper, str.title)},
+    **{str(n): n for n in range(len(LEVELS))},
+}
 
 _FACILITY_OF_NAME = {name: number for number, name in enumerate(FACILITIES)} | {"security": 4}
 

@@ -236,6 +236,12 @@ for _place, _rule in enumerate(RULES):
         TREE.setdefault(_key, {})
 
 
+#: Keys that mean nothing by themselves; what they hold may.
+HOLDERS: Final = frozenset(TREE).difference(
+    _PLACES, OPENED, *((rule.name, *frozenset().union(*rule.company)) for rule in RULES)
+)
+
+
 @lru_cache(maxsize=1024)
 def others(found: frozenset[tuple[str, int]]) -> frozenset[str]:
     """Return the keys that may change what an object means of which these fields, with the rank of the name, are found.

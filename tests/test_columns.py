@@ -127,6 +127,33 @@ def test_random_objects_are_the_same_either_way(objects: list[dict[str, Any]], o
     assert decoded.rejects == expected.rejects
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    kinds=st.lists(
+        st.dictionaries(NAMES | st.sampled_from(["agent", "fields", "host"]), VALUES, max_size=6), max_size=3
+    ),
+    order=st.randoms(use_true_random=False),
+)
+def test_objects_of_several_shapes_are_the_same_either_way(kinds: list[dict[str, Any]], order: Any) -> None:
+    frames = lines([*[plain(place, **kind) for place in range(FEW) for kind in kinds], plain(-1)])
+    order.shuffle(frames)
+    expected, decoded = json_lines.decode_lines(frames, ORIGIN), json_columns.decode_lines(frames, ORIGIN)
+    assert records_of(decoded) == expected.records
+    assert decoded.rejects == expected.rejects
+
+
+@pytest.mark.parametrize(
+    "some",
+    [{"trace_id": "t"}, {"fields": {"k": 1}}, {"fields": {"env": "e"}}, {"fields": 3}, {"kubernetes": {"labels": {}}}],
+)
+def test_what_some_objects_have_besides_costs_the_others_nothing(some: dict[str, Any]) -> None:
+    frames = lines([plain(i, **some) if i % 3 == 0 else plain(i) for i in range(3 * FEW)])
+    for each in (frames, frames[1:]):
+        decoded = json_columns.decode_lines(each, ORIGIN)
+        assert isinstance(decoded, Columnar)
+        assert to_records(decoded.records) == json_lines.decode_lines(each, ORIGIN).records
+
+
 def test_records_become_columns_and_records_again() -> None:
     least, most = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
     made = [

@@ -255,7 +255,12 @@ def test_clients_of_elasticsearch_are_told_from_others(headers: dict[str, str], 
     assert is_client(headers) == is_one
 
 
-@pytest.mark.parametrize("status", [400, 401, 408, 413, 415, 503])
+def test_what_is_to_come_again_is_refused_without_json() -> None:
+    answer = ELASTICSEARCH.refuse(503, "the store is away", {})
+    assert answer == (503, b"the store is away\n", "text/plain", PRODUCT)
+
+
+@pytest.mark.parametrize("status", [400, 401, 408, 413, 415])
 def test_a_refusal(status: int) -> None:
     answer = ELASTICSEARCH.refuse(status, 'why "so"', {})
     assert (answer.status, answer.headers) == (status, PRODUCT)

@@ -279,4 +279,4 @@ def test_no_bytes_raise_and_none_are_lost(data: bytes, start: bytes, secret: boo
     peer = session(shared_key="k" if secret else None)
     turns = peer.feed(start + data, ORIGIN) + peer.close(ORIGIN)
 
-    assert bool(records_of(turns) or rejects_of(turns)) == bool((start + data).strip(b"\xc0 \t\n\r"))
+    assert bool(records_of(turns) or rejects_of(turns)) == bool((start + data).strip(b"\xc0"))

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logagg.protocols.columns import Columnar, to_records
 from logagg.protocols.encodings import TooLarge
-from logagg.protocols.gelf import CHUNK, GELF, HEADER, GelfAssembler, GelfFramer, decode_gelf
+from logagg.protocols.gelf import CHUNK, GELF, HEADER, GelfAssembler, GelfFramer, decode_gelf, decode_one_by_one
 from logagg.protocols.http import Malformed, Request, Taken
+from logagg.protocols.json_columns import FEW
 from logagg.protocols.record import Decoded, Origin, Record
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -41,7 +43,7 @@ def chunks(data: bytes, count: int, name: bytes = b"12345678") -> list[bytes]:
 
 
 def one(obj: dict[str, Any] | bytes) -> Record:
-    (record,), rejects = decode_gelf([obj if isinstance(obj, bytes) else json.dumps(obj).encode()], ORIGIN)
+    (record,), rejects = in_records(decode_gelf([obj if isinstance(obj, bytes) else json.dumps(obj).encode()], ORIGIN))
     assert rejects == []
     return record
 
@@ -50,8 +52,22 @@ def rest(record: Record) -> Any:
     return json.loads(record.attributes or "{}")
 
 
-def messages(decoded: Decoded) -> list[str]:
-    return [record.message for record in decoded.records]
+def in_records(decoded: Decoded | Columnar) -> Decoded:
+    return decoded if isinstance(decoded, Decoded) else Decoded(to_records(decoded.records), decoded.rejects)
+
+
+def messages(decoded: Decoded | Columnar) -> list[str]:
+    return [record.message for record in in_records(decoded).records]
+
+
+PAYLOADS = st.fixed_dictionaries(
+    {"short_message": st.text(max_size=5)},
+    optional={
+        "version": st.just("1.1"), "host": st.text(max_size=3), "level": st.integers(-1, 9), "message": st.just("m"),
+        "timestamp": st.floats(0, 2e9) | st.just("x"), "_service": st.just("s"), "_k": st.none() | st.integers(),
+        "k": st.text(max_size=3), "full_message": st.just("all"),
+    },
+)  # fmt: skip
 
 
 # Fields.
@@ -231,6 +247,20 @@ def test_any_datagrams_are_records_or_rejects(frames: list[bytes]) -> None:
     for frame in frames:
         if frame[:2] != CHUNK and frame.strip(b" \t\r\n\0"):
             assert frame in kept or decoded.records[1:]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(PAYLOADS, min_size=1, max_size=3))
+def test_many_payloads_are_the_same_as_each_for_itself(some: list[dict[str, Any]]) -> None:
+    frames = [json.dumps(obj).encode() for obj in some] * FEW
+    assert in_records(decode_gelf(frames, ORIGIN)) == decode_one_by_one(frames, ORIGIN)
+
+
+def test_many_payloads_become_columns() -> None:
+    frames = [payload(_k=number) for number in range(FEW)]
+    assert isinstance(decode_gelf(frames, ORIGIN), Columnar)
+    bad = [*frames, b"bad"]
+    assert in_records(decode_gelf(bad, ORIGIN)) == decode_one_by_one(bad, ORIGIN)
 
 
 # Streams.

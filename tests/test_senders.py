@@ -1,209 +1,73 @@
 """Real senders to a real daemon, by the blocks of docs/senders.md as they stand there (only ports are replaced)."""
 
+from __future__ import annotations
+
 import json
-import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-ROOT = Path(__file__).parents[1]
-CORPUS = ROOT.parent / "shared" / "corpus" / "loghub"
-PAGE = (ROOT / "docs" / "senders.md").read_text(encoding="utf-8")
-PATIENCE = 120
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-
-@dataclass(frozen=True)
-class Daemon:
-    """A daemon of its own process, and the ports that stand in for the default ones."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    ports: dict[int, int]
-
-    def get(self, path: str, **parameters: object) -> Any:
-        url = f"http://127.0.0.1:{self.ports[8000]}{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            return json.loads(answer.read())
-
-    def counts(self) -> Counter[str]:
-        """Return the number of records by service, as the daemon counts them."""
-        counts: Counter[str] = Counter()
-        for row in self.get("/logs/aggregations"):
-            counts[row["service"]] += row["count"]
-        return counts
-
-    def wait_for(self, services: Counter[str]) -> None:
-        """Wait until these services have as many records, or more."""
-        end = time.monotonic() + PATIENCE
-        while not (found := self.counts()) >= services:
-            assert self.process.poll() is None, f"the daemon ended:\n{self.log.read_text()}"
-            assert time.monotonic() < end, f"after {PATIENCE} s there are {found}, of {services}"
-            time.sleep(0.02)
-
-    def records(self, service: str) -> list[dict[str, Any]]:
-        """Return all records of a service, the oldest first."""
-        records: list[dict[str, Any]] = self.get("/logs", service=service, limit=10_000)
-        return records[::-1]
-
-    def here(self, text: str) -> str:
-        """Replace the default ports in a block."""
-        return re.sub(r"\b(8000|5170|5140)\b", lambda match: str(self.ports[int(match[1])]), text)
-
-
-def free_ports() -> dict[int, int]:
-    """Return a free port, for TCP and UDP, in place of each default one."""
-    with ExitStack() as stack:
-        chosen = {}
-        for port in (8000, 5170, 5140):
-            tcp = stack.enter_context(socket.socket())
-            tcp.bind(("127.0.0.1", 0))
-            udp = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
-            udp.bind(tcp.getsockname())
-            chosen[port] = tcp.getsockname()[1]
-        return chosen
+    from logagg.tests.senders import PAGE, PORTS, TLS_PORT, Daemon, blocks, corpus_lines, need, section, serving, shell
+else:
+    from senders import PAGE, PORTS, TLS_PORT, blocks, corpus_lines, need, section, serving, shell
 
 
 @pytest.fixture
 def daemon_process(database_url: str, tmp_path: Path) -> Iterator[Daemon]:
-    ports = free_ports()
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("LOGAGG_")} | {
-        "LOGAGG_DATABASE_URL": database_url,
-        "LOGAGG_HTTP_LISTEN": f"127.0.0.1:{ports[8000]}",
-        "LOGAGG_TCP_LISTEN": f"127.0.0.1:{ports[5170]}",
-        "LOGAGG_SYSLOG_UDP_LISTEN": f"127.0.0.1:{ports[5140]}",
-        "LOGAGG_SYSLOG_TCP_LISTEN": f"127.0.0.1:{ports[5140]}",
-    }
-    log = tmp_path / "daemon.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "logagg.cli", "serve"], env=variables, cwd=tmp_path, stdout=out, stderr=out
-        )
-    running = Daemon(process, log, ports)
-    try:
-        wait_until_ready(running)
-        yield running
-    finally:
-        process.terminate()
-        status = process.wait(60)
-    assert status == 0, f"the daemon ended with {status}:\n{log.read_text()}"
+    with serving(database_url, tmp_path) as daemon:
+        yield daemon
 
 
-def wait_until_ready(daemon: Daemon) -> None:
-    end = time.monotonic() + PATIENCE
-    while daemon.process.poll() is None and time.monotonic() < end:
-        try:
-            daemon.get("/readyz")
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail(f"the daemon is not ready:\n{daemon.log.read_text()}")
+# --- The page --------------------------------------------------------------------------------------------------------
+
+#: Below it are the blocks that no test runs.
+NOT_RUN = "Not run by a test"
 
 
-def blocks(heading: str, language: str) -> list[str]:
-    """Return the blocks of a language below a heading of the page, up to the next heading."""
-    section = re.search(rf"^##+ {re.escape(heading)}$(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    assert section, f"docs/senders.md has no heading {heading!r}"
-    found = re.findall(rf"^```{language}\n(.*?)^```$", section[1], re.MULTILINE | re.DOTALL)
-    assert found, f"docs/senders.md has no block of {language} below {heading!r}"
-    return found
+def headings() -> Iterator[tuple[str, str, str]]:
+    """Return the heading of level two, the nearest heading, and the text of each part of the page."""
+    parts = re.split(r"^(##+) (.*)$", PAGE, flags=re.MULTILINE)
+    above = ""
+    for level, heading, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        above = heading if level == "##" else above
+        yield above, heading, text
 
 
-def need(program: str, package: str) -> str:
-    path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    if not path:
-        pytest.skip(f"{program} is not installed (Debian: apt install {package})")
-    return path
+def test_a_block_is_run_or_stands_among_those_that_are_not() -> None:
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("*.py"))
+    with_blocks = {heading for above, heading, text in headings() if "```" in text and above != NOT_RUN}
+    assert not {heading for heading in with_blocks if f'"{heading}"' not in tests}
 
 
-def shell(text: str) -> None:
-    done = subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", text], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, f"{text}\nended with {done.returncode}:\n{done.stdout}{done.stderr}"
+def test_a_block_that_is_not_run_sends_where_the_daemon_listens() -> None:
+    texts = [text for above, _, text in headings() if above == NOT_RUN]
+    named = re.findall(r"(?:127\.0\.0\.1:|\bport:? |serverport=\")(\d+)", "".join(texts))
+    assert named
+    assert {int(port) for port in named} <= set(PORTS.values())
 
 
-# --- rsyslog ---------------------------------------------------------------------------------------------------------
-
-
-def corpus_lines(each: int) -> dict[str, list[str]]:
-    """Return so many lines of each file of the corpus, by the name of the file, which becomes the service.
-
-    Only lines that syslog can carry byte for byte: a space at the start is taken for the one that separates a message
-    from its header, ends of lines are not part of a message, and rsyslog passes over empty lines. Control characters
-    stay as they are, because imfile, unlike rsyslog's network inputs, does not escape them.
-    """
-    if not CORPUS.is_dir():
-        pytest.skip(f"{CORPUS.name} is not there: the corpus is not part of the repository")
-    found = {}
-    for path in sorted(CORPUS.glob("*_2k.log")):
-        lines = path.read_bytes().decode().split("\n")
-        usable = (line for line in lines if line and not line.startswith(" ") and not line.endswith(("\r", "\0")))
-        found[path.name.removesuffix("_2k.log").lower()] = list(islice(usable, each))
-    assert all(len(lines) == each for lines in found.values())
-    return found
-
-
-@contextmanager
-def rsyslog(action: str, folder: Path, services: list[str]) -> Iterator[None]:
-    """Run a private rsyslogd that follows a file for each service and does `action` with its lines."""
-    program = need("rsyslogd", "rsyslog")
-    folder.mkdir()
-    inputs = []
-    for service in services:
-        (folder / service).touch()
-        inputs.append(f'input(type="imfile" File="{folder / service}" Tag="{service}:" Facility="local3")')
-    head = f'global(workDirectory="{folder}" maxMessageSize="64k")\nmodule(load="imfile")\n'
-    (folder / "rsyslog.conf").write_text(head + "\n".join(inputs) + "\n" + action)
-    with (folder / "rsyslog.out").open("wb") as out:
-        process = subprocess.Popen(
-            [program, "-n", "-f", folder / "rsyslog.conf", "-i", folder / "rsyslog.pid"], stdout=out, stderr=out
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-@pytest.mark.parametrize(
-    ("heading", "at_once"),
-    # By UDP 200 lines at a time, and the next when they are stored: that many fit into the kernel's smallest buffer,
-    # so none is lost, however slow the machine. By TCP the daemon holds the sender back itself.
-    [("TCP, octet-counted", 500), ("TCP, lines", 500), ("UDP", 20)],
-)
-def test_rsyslog(daemon_process: Daemon, tmp_path: Path, heading: str, at_once: int) -> None:
-    lines = corpus_lines(each=500)
-    (action,) = blocks(heading, "rsyslog")
-    folder = tmp_path / "rsyslog"
-    with rsyslog(daemon_process.here(action), folder, list(lines)):
-        for start in range(0, 500, at_once):
-            for service, texts in lines.items():
-                with (folder / service).open("a", newline="") as file:
-                    file.writelines(f"{text}\n" for text in texts[start : start + at_once])
-            daemon_process.wait_for(Counter(dict.fromkeys(lines, start + at_once)))
-    counts = daemon_process.counts()
-    assert {service: counts[service] for service in lines} == dict.fromkeys(lines, 500)
-    for service, texts in lines.items():
-        records = daemon_process.records(service)
-        assert Counter(record["message"] for record in records) == Counter(texts)
-        assert {(record["facility"], record["level"]) for record in records} == {(19, "NOTICE")}
+def test_the_table_of_protocols_is_true(daemon_process: Daemon) -> None:
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in section("Which protocol").splitlines()]
+    listeners = [row for row in rows if len(row) == 3 and "_listen`" in row[2]]
+    named: dict[str, int] = {}
+    routes: set[str] = set()
+    for _, where, settings in listeners:
+        names, ports = re.findall(r"`(\w+)`", settings), [int(port) for port in re.findall(r"\b\d+\b", where)]
+        named |= dict(zip(names, ports * len(names) if len(ports) == 1 else ports, strict=True))
+        routes |= set(re.findall(r"`(/\S*)`", where))
+    assert named == {**PORTS, "syslog_tls_listen": TLS_PORT}
+    known = {re.sub(r"\{\w+\}", "INDEX", path) for path in daemon_process.get("/openapi.json")["paths"]}
+    assert routes <= known
 
 
 # --- logger ----------------------------------------------------------------------------------------------------------

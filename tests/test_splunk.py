@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logagg.protocols.columns import Columnar, to_records
 from logagg.protocols.http import Answer, Malformed, Request, Taken
+from logagg.protocols.json_columns import FEW
 from logagg.protocols.record import Decoded, Origin, Record
 from logagg.protocols.splunk import SPLUNK, decode_events, decode_raw, splunk
 
@@ -16,7 +18,7 @@ ORIGIN = Origin(NOW, "splunk", "192.0.2.9", "staging")
 
 
 def one(obj: dict[str, Any]) -> Record:
-    (record,), rejects = decode_events(json.dumps(obj).encode(), ORIGIN)
+    (record,), rejects = in_records(decode_events(json.dumps(obj).encode(), ORIGIN))
     assert rejects == []
     return record
 
@@ -25,8 +27,12 @@ def rest(record: Record) -> Any:
     return json.loads(record.attributes or "{}")
 
 
-def messages(decoded: Decoded) -> list[str]:
-    return [record.message for record in decoded.records]
+def in_records(decoded: Decoded | Columnar) -> Decoded:
+    return decoded if isinstance(decoded, Decoded) else Decoded(to_records(decoded.records), decoded.rejects)
+
+
+def messages(decoded: Decoded | Columnar) -> list[str]:
+    return [record.message for record in in_records(decoded).records]
 
 
 def event(text: str) -> bytes:
@@ -153,7 +159,7 @@ def test_a_bad_event_is_a_reject_and_costs_no_neighbour(body: bytes, raws: list[
 
 def test_what_cannot_be_stored_is_replaced_and_the_bytes_are_kept() -> None:
     bad = b'{"event":"a\\u0000}{b\xff"}'
-    records, rejects = decode_events(event("good") + bad, ORIGIN)
+    records, rejects = in_records(decode_events(event("good") + bad, ORIGIN))
     assert [(record.message, record.raw) for record in records] == [("good", None), ("a\ufffd}{b\ufffd", bad)]
     assert rejects == []
 
@@ -184,10 +190,30 @@ def test_any_body_is_records_or_rejects(pieces: list[bytes]) -> None:
     decoded = decode_events(body, ORIGIN)
     kept = b"".join(reject.raw for reject in decoded.rejects) + "".join(messages(decoded)).encode()
     assert b"first" in kept
-    for record in decoded.records:
+    for record in in_records(decoded).records:
         assert "\0" not in record.message + (record.attributes or "")
     raw = decode_raw(body, {}, ORIGIN)
     assert len(raw.records) == len([line for line in body.split(b"\n") if line.decode(errors="replace").strip()])
+
+
+EVENTS = st.fixed_dictionaries(
+    {"event": st.text(max_size=6) | st.dictionaries(st.sampled_from(["message", "level", "k", "host"]), st.just("x"))},
+    optional={"time": st.integers(1, 2_000_000_000), "host": st.just("h"), "fields": st.just({"service": "}{"})},
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(EVENTS, min_size=1, max_size=3))
+def test_many_events_are_the_same_as_each_for_itself(some: list[dict[str, Any]]) -> None:
+    bodies = [json.dumps(obj).encode() for obj in some] * FEW
+    decoded = decode_events(b"".join(bodies), ORIGIN)
+    assert decoded.rejects == []
+    assert in_records(decoded).records == [one(json.loads(body)) for body in bodies]
+
+
+def test_events_whose_text_has_braces_are_read_as_quickly() -> None:
+    assert isinstance(decode_events(event("}{") * FEW, ORIGIN), Columnar)
+    assert messages(decode_events(event("}{" * 20) * FEW, ORIGIN)) == ["}{" * 20] * FEW
 
 
 # Lines.
@@ -236,6 +262,7 @@ def test_a_question_that_cannot_be_read(body: bytes) -> None:
 
 def test_health() -> None:
     for path in ("/services/collector/health", "/services/collector/health/1.0"):
+        assert SPLUNK.ask["OPTIONS", "/services/collector"](Request("OPTIONS", path, {}, {}, b"", 0)).status == 200
         answer = SPLUNK.ask["GET", path](Request("GET", path, {}, {}, b"", 0))
         assert (answer.status, told(answer)["code"]) == (200, 17)
 
