@@ -57,7 +57,7 @@ class DatagramListener:
     async def start(self, place: Place) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
         with naming(place):
-            self._socket = sock = place.handed or await _bound(place.address)
+            self._socket = sock = place.handed or await bound(place.address)
         self._ask_for_buffer(sock, place)
         self._receiver = Receiver(sock, AT_ONCE)
         self._listen(sock, self._receiver)
@@ -122,7 +122,8 @@ class DatagramListener:
         return sum(len(frames) for _, frames in received)
 
 
-async def _bound(address: Address) -> socket.socket:
+async def bound(address: Address) -> socket.socket:
+    """Return a socket of UDP on an address."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, where = found[0]

@@ -8,10 +8,12 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
 
+import structlog
 from aiohttp import web
 
 from logagg.collector import wiring
 from logagg.collector.datagrams import DatagramListener
+from logagg.collector.heartbeats import HeartbeatListener
 from logagg.collector.intake import Intake
 from logagg.collector.metrics import Metrics
 from logagg.collector.settings import Settings
@@ -22,6 +24,8 @@ from logagg.collector.web import HttpListener
 
 #: How long stream senders may go on sending once they were told that we stop.
 DRAIN_PATIENCE = 2.0
+
+log = structlog.get_logger("listener")
 
 T = TypeVar("T")
 
@@ -60,12 +64,24 @@ async def listen(
         )
         stops.append(receiver.stop)
         listening[place.setting] = await receiver.start(place)
+    for place, _ in wanted({"forward_listen": None}, socket.SOCK_DGRAM):
+        stops.append(await _heartbeats(place, listening["forward_listen"]))
     for place, served in wanted({"http_listen": app}, socket.SOCK_STREAM):
         http = HttpListener(served, metrics, max_connections=most)
         stops.append(http.stop)
         listening[place.setting] = await http.start(place)
     inherited.check()
     return listening
+
+
+async def _heartbeats(place: Place, forward: Address) -> Callable[[], Awaitable[None]]:
+    """Answer heartbeats where Forward listens; without them all but an old fluentd sends all the same."""
+    heartbeats = HeartbeatListener()
+    try:
+        await heartbeats.start(place._replace(address=forward))
+    except OSError as error:
+        log.warning("heartbeats over UDP are not answered", reason=str(error))
+    return heartbeats.stop
 
 
 async def _stop_together(stops: Sequence[Callable[[], Awaitable[None]]]) -> None:

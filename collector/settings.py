@@ -22,6 +22,7 @@ PREFIX = "LOGAGG_"
 NOT_SETTINGS = {"LOGAGG_CONFIG", "LOGAGG_URL", "LOGAGG_TOKEN", "LOGAGG_TEST_DATABASE_URL"}
 MIB = 1 << 20
 _OVER_UDP = {"syslog_udp_listen", "gelf_udp_listen"}
+_WITHOUT_ANSWERS = {"tcp_listen", "syslog_tcp_listen", "syslog_tls_listen", "syslog_udp_listen"}
 
 
 class SettingsError(Exception):
@@ -44,6 +45,10 @@ def _database_url(value: object) -> object:
     if value and not str(value).startswith(("postgresql://", "postgres://")):
         raise ValueError("not an address of PostgreSQL; expected postgresql://user@host/database")
     return value or None
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.replace(",", " ").split())
 
 
 def _size(mib: float) -> ByteSize:
@@ -107,6 +112,15 @@ class Settings(BaseSettings):
     )
     tls_listeners: str = Field(
         "", description="Listeners over TCP that are over TLS too, such as `http_listen, relp_listen`."
+    )
+
+    multiline_listeners: str = Field(
+        "",
+        description="Listeners on which the lines of a stack trace become one record, such as `syslog_tcp_listen`; "
+        "only those without acknowledgements.",
+    )
+    multiline_window: Duration = Field(
+        timedelta(seconds=2), description="How long a record waits there for a line that continues it."
     )
 
     max_frame: ByteSize = Field(
@@ -199,10 +213,22 @@ class Settings(BaseSettings):
             raise ValueError(f"{', '.join(wanting)} over TLS, and there is no tls_certificate")
         return self
 
+    @model_validator(mode="after")
+    def _joinable(self) -> Self:
+        if unknown := self.joined - _WITHOUT_ANSWERS:
+            names = ", ".join(sorted(_WITHOUT_ANSWERS))
+            raise ValueError(f"multiline_listeners: {', '.join(sorted(unknown))}: not of {names}")
+        return self
+
+    @property
+    def joined(self) -> frozenset[str]:
+        """Settings of the listeners on which lines are joined."""
+        return _names(self.multiline_listeners)
+
     @property
     def over_tls(self) -> frozenset[str]:
         """Settings of the listeners over TLS."""
-        return frozenset({"syslog_tls_listen", *re.split(r"[\s,]+", self.tls_listeners.strip())} - {""})
+        return _names(self.tls_listeners) | {"syslog_tls_listen"}
 
     @property
     def share(self) -> int:

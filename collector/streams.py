@@ -23,6 +23,7 @@ from logagg.protocols.session import Session, Turn
 
 if TYPE_CHECKING:
     from logagg.collector.buffer import Chunk
+    from logagg.protocols.multiline import JoinedSession
 
 log = structlog.get_logger("listener")
 
@@ -30,6 +31,8 @@ log = structlog.get_logger("listener")
 READ_SIZE = 1 << 20
 #: Turns of one connection that may wait for their answers; while there are more, nothing is read.
 MOST_TURNS = 1000
+#: Seconds between two looks for what a session has held back for long enough.
+EXPIRY = 1.0
 #: Seconds that a sender has to say something useful where we speak first.
 HANDSHAKE_PATIENCE = 10.0
 
@@ -44,6 +47,8 @@ class StreamProtocol:
     session: Callable[[], Session]
     #: Its senders may wait for answers.
     answers: bool = False
+    #: Its sessions hold records back for a while: `multiline.JoinedSession`.
+    expires: bool = False
 
 
 class CloseAtOnce(asyncio.Protocol):
@@ -76,6 +81,7 @@ class StreamListener:
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None
         self._stopping = False
+        self._expiry: asyncio.TimerHandle | None = None
         self._open: set[_Connection] = set()
         self._changed = asyncio.Event()
         self._connections = metrics.connections.labels(protocol.transport)
@@ -85,6 +91,7 @@ class StreamListener:
     async def start(self, place: Place) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
         self._server = await serve(self._accept, place)
+        self._expire()
         return bound(self._server, place)
 
     async def stop(self, patience: float) -> None:
@@ -103,6 +110,14 @@ class StreamListener:
                     await self._changed.wait()
         for connection in list(self._open):
             connection.end()
+        if self._expiry:
+            self._expiry.cancel()
+
+    def _expire(self) -> None:
+        if self.protocol.expires:
+            for connection in list(self._open):
+                connection.expire()
+            self._expiry = asyncio.get_running_loop().call_later(EXPIRY, self._expire)
 
     def _accept(self) -> asyncio.BaseProtocol:
         if len(self._open) < self._max_connections:
@@ -231,6 +246,10 @@ class _Connection(asyncio.BufferedProtocol):
             self._listener.intake.admit(self._left)
             self._left.clear()
         self._transport.close()
+
+    def expire(self) -> None:
+        """Take what the session has held back for long enough."""
+        self._take(cast("JoinedSession", self._session).expire(datetime.now(UTC)))
 
     # In, and out again
 

@@ -2,7 +2,8 @@
 
 import socket
 from collections.abc import Sequence
-from datetime import datetime, tzinfo
+from dataclasses import replace
+from datetime import datetime, timedelta, tzinfo
 from functools import partial
 
 from logagg.collector.datagrams import DatagramProtocol
@@ -13,14 +14,16 @@ from logagg.protocols.elasticsearch import elasticsearch
 from logagg.protocols.fluent import decode_cut as decode_cut_events
 from logagg.protocols.fluent import decode_events
 from logagg.protocols.forward import ForwardSession
-from logagg.protocols.framing import Cut, LineFramer, SyslogFramer
+from logagg.protocols.framing import Cut, JsonFramer, SyslogFramer
 from logagg.protocols.gelf import GELF, GelfAssembler, GelfFramer, decode_gelf
 from logagg.protocols.http import HttpProtocol
+from logagg.protocols.inflated import InflatedSession, inflating
 from logagg.protocols.json_columns import decode_lines
 from logagg.protocols.loki import LOKI
 from logagg.protocols.lumberjack import LumberjackSession
 from logagg.protocols.mapping import add_note
 from logagg.protocols.msgpacked import ARRAYS, MsgpackFramer
+from logagg.protocols.multiline import JoinedDatagrams, JoinedSession, Joiner
 from logagg.protocols.otlp import OTLP
 from logagg.protocols.record import Decoded, Decoder, Origin, Reject
 from logagg.protocols.relp import RelpSession
@@ -35,10 +38,11 @@ _GELF_PATIENCE = 5.0
 def streams(settings: Settings) -> dict[str, StreamProtocol]:
     """Return the protocols over TCP."""
     frame, zone = settings.max_frame, settings.syslog_zone
-    return {
+    zipped = partial(_inflated, frame, settings.http_max_body, zone)
+    protocols = {
         "tcp_listen": StreamProtocol("tcp", partial(SniffedSession, partial(_json_or_msgpack, frame))),
-        "syslog_tcp_listen": StreamProtocol("syslog-tcp", partial(syslog, frame, zone)),
-        "syslog_tls_listen": StreamProtocol("syslog-tls", partial(syslog, frame, zone)),
+        "syslog_tcp_listen": StreamProtocol("syslog-tcp", zipped),
+        "syslog_tls_listen": StreamProtocol("syslog-tls", zipped),
         "relp_listen": StreamProtocol("relp", partial(RelpSession, frame, _syslog_decoder(zone)), answers=True),
         "forward_listen": StreamProtocol("forward", partial(_forward, settings), answers=True),
         "gelf_tcp_listen": StreamProtocol("gelf-tcp", partial(_gelf, frame)),
@@ -46,13 +50,19 @@ def streams(settings: Settings) -> dict[str, StreamProtocol]:
             "lumberjack", partial(LumberjackSession, frame, settings.http_max_body), answers=True
         ),
     }
+    window = settings.multiline_window
+    return {name: _joining(each, window) if name in settings.joined else each for name, each in protocols.items()}
 
 
 def datagrams(settings: Settings) -> dict[str, DatagramProtocol]:
     """Return the protocols over UDP."""
     assembler = GelfAssembler(settings.udp_receive_buffer, _GELF_PATIENCE, settings.max_frame)
+    syslog = DatagramProtocol("syslog-udp", _syslog_decoder(settings.syslog_zone))
+    if "syslog_udp_listen" in settings.joined:
+        joined = JoinedDatagrams(syslog.decode, Joiner(settings.multiline_window))
+        syslog = DatagramProtocol("syslog-udp", joined, joined.expire)
     return {
-        "syslog_udp_listen": DatagramProtocol("syslog-udp", _syslog_decoder(settings.syslog_zone)),
+        "syslog_udp_listen": syslog,
         "gelf_udp_listen": DatagramProtocol("gelf-udp", assembler, partial(_expire, assembler)),
     }
 
@@ -62,13 +72,18 @@ def over_http(settings: Settings) -> Sequence[HttpProtocol]:
     return (LOKI, elasticsearch(settings.elasticsearch_version), OTLP, GELF, SPLUNK)
 
 
+def _joining(protocol: StreamProtocol, window: timedelta) -> StreamProtocol:
+    """Return the protocol with lines that belong together joined."""
+    return replace(protocol, session=lambda: JoinedSession(protocol.session(), Joiner(window)), expires=True)
+
+
 def _syslog_decoder(zone: tzinfo) -> Decoder:
     return partial(syslog_columns.decode_syslog, zone=zone)
 
 
 def json_lines(max_frame: int) -> Session:
     """Return newline-delimited JSON. The start of a line that was cut is no JSON: it goes to quarantine."""
-    return FramedSession(LineFramer(max_frame), decode_lines, _quarantine_cut)
+    return FramedSession(JsonFramer(max_frame), decode_lines, _quarantine_cut)
 
 
 def _json_or_msgpack(max_frame: int, first: int) -> Session:
@@ -80,6 +95,11 @@ def _json_or_msgpack(max_frame: int, first: int) -> Session:
 def syslog(max_frame: int, zone: tzinfo) -> Session:
     """Return syslog, RFC 5424 and 3164, in both framings of RFC 6587. The start of a cut frame is kept as a record."""
     return FramedSession(SyslogFramer(max_frame), _syslog_decoder(zone), partial(_keep_cut, zone))
+
+
+def _inflated(max_frame: int, most: int, zone: tzinfo) -> Session:
+    decode = inflating(_syslog_decoder(zone), max_frame, most)
+    return InflatedSession(FramedSession(SyslogFramer(max_frame), decode, partial(_keep_cut, zone)), most)
 
 
 def _gelf(max_frame: int) -> Session:

@@ -1,4 +1,4 @@
-"""Bytes of a connection to frames: by line, and by line or octet count as syslog does (RFC 6587).
+"""Bytes of a connection to frames: by line, by JSON value, and by line or octet count as syslog does (RFC 6587).
 
 `feed` takes what arrived and gives the frames that it completes, without their ends, never an empty one. A frame of
 more than `max_frame` bytes comes out of `take_cut` instead, as its head and its length; what follows it is not touched.
@@ -7,6 +7,7 @@ none looks twice at what has arrived: a drip of single bytes is as cheap as it c
 """
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 #: RFC 6587 section 3.4.1, with a limit; or the beginning of one, at the end of what has arrived.
@@ -14,6 +15,12 @@ _COUNT = re.compile(rb"[1-9][0-9]{0,7}(?: |\Z)")
 _DIGITS = frozenset(b"%d" % digit for digit in range(1, 10))
 #: Python's SysLogHandler ends a message by NUL. A NUL that the next message does not follow is part of the text.
 _NUL_END = re.compile(rb"\0(?=<|\Z)")
+#: JSON outside of texts up to the next bracket, with the texts in between; and the rest of a text, without its end.
+_NO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL)
+_IN_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_QUOTE, _OPENING, _CLOSING = ord('"'), frozenset(b"[{"), (b"]", b"}")
+#: Bytes of a line without an end that wait before they are searched for values: most lines come to their end sooner.
+_UNSEARCHED = 65_536
 
 
 class Cut(NamedTuple):
@@ -62,7 +69,7 @@ class LineFramer:
 
     def close(self) -> list[bytes]:
         """Give the last line, which had no end."""
-        return [line] if (line := self._end_line(b"")) else []
+        return list(filter(None, self._end_line(b"")))
 
     def take_cut(self) -> list[Cut]:
         """Give the frames over the limit since this was last asked."""
@@ -78,26 +85,34 @@ class LineFramer:
         """Give frames of whole lines; the first may have begun before, `tail` begins the next. All are of `data`."""
         frames: list[bytes] = []
         if lines and self._length:
-            frames.append(self._end_line(lines.pop(0)))
+            frames += self._end_line(lines.pop(0))
         if len(data) > self._max and max(map(len, lines), default=0) > self._max:
-            lines = [self._fit(line, len(line)) for line in lines]
+            for line in lines:
+                frames += self._end_line(line)
         elif b"\r" in data:
-            lines = [line.removesuffix(b"\r") for line in lines]
-        frames += lines
+            frames += [line.removesuffix(b"\r") for line in lines]
+        else:
+            frames += lines
         if tail:
-            self._hold(tail)
+            frames += self._begin_line(tail)
         return list(filter(None, frames))
+
+    def _begin_line(self, part: bytes) -> list[bytes]:
+        """Take a part of a line, whose end has not come; give the frames in it."""
+        self._hold(part)
+        return []
+
+    def _end_line(self, part: bytes) -> list[bytes]:
+        """Take the last part of a line; give the frames in it."""
+        self._hold(part)
+        head, length = self._release()
+        return [self._fit(head, length)]
 
     def _hold(self, part: bytes) -> None:
         self._length += len(part)
         room = self._max + 1 - len(self._head)
         if room > 0:
             self._head += part[:room]
-
-    def _end_line(self, part: bytes) -> bytes:
-        self._hold(part)
-        head, length = self._release()
-        return self._fit(head, length)
 
     def _release(self) -> tuple[bytes, int]:
         head, length = bytes(self._head), self._length
@@ -112,6 +127,76 @@ class LineFramer:
             return text
         self._cut.append(Cut(line[: self._max], length))
         return b""
+
+
+class JsonFramer(LineFramer):
+    """Lines; and where no line ends, JSON objects and arrays one behind the other, as fluent-bit's `tcp` output writes.
+
+    A line that has come to its end is one frame, whatever it holds, unless it is too long. Of one that has not, each
+    object and array is a frame as soon as it is closed. A line end sets all right again after what is no JSON.
+    """
+
+    def __init__(self, max_frame: int) -> None:
+        super().__init__(max_frame)
+        #: How much of `_head` was searched, and where that leaves off: how many brackets are open, and whether it is
+        #: within a text, behind a backslash.
+        self._searched = 0
+        self._depth = 0
+        self._in_text = False
+        self._escaped = False
+
+    def _begin_line(self, part: bytes) -> list[bytes]:
+        length = self._length + len(part)
+        if length > self._max or length - self._searched > _UNSEARCHED or part.rstrip().endswith(_CLOSING):
+            return self._search(part)
+        self._hold(part)
+        return []
+
+    def _end_line(self, part: bytes) -> list[bytes]:
+        frames = []
+        if self._length + len(part) > self._max:
+            frames, part = self._search(part), b""
+        self._searched, self._depth, self._in_text, self._escaped = 0, 0, False, False
+        return frames + super()._end_line(part)
+
+    def _search(self, part: bytes) -> list[bytes]:
+        """Take a part of a line; give the values that are closed in what was not searched yet."""
+        if self._searched < self._length:
+            part = bytes(self._head[self._searched :]) + part
+            del self._head[self._searched :]
+            self._length = self._searched
+        frames: list[bytes] = []
+        place = 0
+        for end in self._ends(part):
+            frames += super()._end_line(part[place:end])
+            place = end
+        if place < len(part):
+            self._hold(part[place:])
+        self._searched = self._length
+        return frames
+
+    def _ends(self, part: bytes) -> Iterator[int]:
+        """Give the places behind each bracket that closes all. Looks at each byte twice at most."""
+        place, size = int(self._escaped), len(part)
+        self._escaped = False
+        while place < size:
+            pattern = _IN_TEXT if self._in_text else _NO_BRACKET
+            if found := pattern.match(part, place):
+                place = found.end()
+            if place == size:
+                break
+            mark = part[place]
+            place += 1
+            if mark == _QUOTE:
+                self._in_text = not self._in_text
+            elif self._in_text:  # a backslash, and nothing behind it yet
+                self._escaped = True
+            elif mark in _OPENING:
+                self._depth += 1
+            elif self._depth:
+                self._depth -= 1
+                if not self._depth:
+                    yield place
 
 
 class SyslogFramer(LineFramer):

@@ -143,7 +143,7 @@ def _decode_sequence(body: bytes, origin: Origin) -> Decoded:
             value, end, replaced = reader.read(text, place)
         except ValueError as error:
             line = text.find("\n{", place) + 1 or len(text)
-            end = _closed(text, place, line)
+            end = closed(text, place, line)
             bad += end == line
             _reject(decoded, origin, str(error), jsontext.to_bytes(text[place:end]))
         else:
@@ -152,7 +152,7 @@ def _decode_sequence(body: bytes, origin: Origin) -> Decoded:
     return decoded
 
 
-def _closed(text: str, place: int, line: int) -> int:
+def closed(text: str, place: int, line: int) -> int:
     """Return where the object at `place` closes; `line`, where the next begins a line, if it does not before."""
     depth = 0
     for found in _BRACKET.finditer(text, place, line) if text[place] == "{" else ():

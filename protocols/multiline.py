@@ -8,6 +8,8 @@ Nothing of it is lost but its own time and level: a line with other attributes t
 For listeners whose senders await no answer: syslog over TCP and UDP, JSON lines over TCP. A joiner holds records back
 for its window, so what stands behind an answer (HTTP, RELP, Forward) must call `flush` before it stores a batch: there
 it joins only what one batch brought.
+
+`JoinedSession` and `JoinedDatagrams` stand between such a listener and what it decodes by.
 """
 
 import re
@@ -17,7 +19,9 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from logagg.protocols.record import Record
+from logagg.protocols.columns import Columnar, to_records
+from logagg.protocols.record import Decoded, Decoder, Origin, Record
+from logagg.protocols.session import Session, Turn
 
 #: How lines begin that continue a record, whatever it is: with an indent and text, or as Java, .NET and Node.js write
 #: between the frames of a trace.
@@ -64,14 +68,25 @@ class Joiner:
     """Joins the lines of one listener. It holds at most one record for each sender's process.
 
     `patience` is the window, from the first line on; a record that has `max_lines` lines or would grow beyond
-    `max_size` characters is let go, and the next line begins another. At most `max_open` wait at a time.
+    `max_size` characters is let go, and the next line begins another. At most `max_open` wait at a time, of `max_held`
+    characters.
     """
 
-    def __init__(self, patience: timedelta, max_lines: int = 500, max_size: int = 65_536, max_open: int = 4096) -> None:
+    def __init__(
+        self,
+        patience: timedelta,
+        max_lines: int = 500,
+        max_size: int = 65_536,
+        max_open: int = 4096,
+        max_held: int = 1 << 20,
+    ) -> None:
         self._patience = patience
         self._max_lines = max_lines
         self._max_size = max_size
         self._max_open = max_open
+        self._max_held = max_held
+        #: Characters of all lines.
+        self._held = 0
         #: In the order in which they came, the oldest first.
         self._open: dict[_Key, _Open] = {}
 
@@ -89,13 +104,15 @@ class Joiner:
                 inside = _goes_on(before.inside, record.message) if self._fits(before, record) else None
                 if inside is not None:
                     before.lines.append(record)
+                    self._held += len(record.message) + 1
                     self._open[key] = before._replace(size=before.size + len(record.message) + 1, inside=inside)
                     continue
-                done.append(_joined(self._open.pop(key)))
+                done.append(self._let_go(key))
             inside = _goes_on(_Inside.TEXT, record.message) or _Inside.TEXT
             self._open[key] = _Open(record, [record], len(record.message), now, inside)
-            if len(self._open) > self._max_open:
-                done.append(_joined(self._open.pop(next(iter(self._open)))))
+            self._held += len(record.message)
+            while len(self._open) > self._max_open or (self._held > self._max_held and len(self._open) > 1):
+                done.append(self._let_go(next(iter(self._open))))
         return done
 
     def expire(self, now: datetime) -> list[Record]:
@@ -104,15 +121,17 @@ class Joiner:
         for key, each in list(self._open.items()):
             if now - each.since < self._patience:
                 break
-            done.append(_joined(each))
-            del self._open[key]
+            done.append(self._let_go(key))
         return done
 
     def flush(self) -> list[Record]:
         """Return all that waits."""
-        done = list(map(_joined, self._open.values()))
-        self._open.clear()
-        return done
+        return list(map(self._let_go, list(self._open)))
+
+    def _let_go(self, key: _Key) -> Record:
+        each = self._open.pop(key)
+        self._held -= each.size
+        return _joined(each)
 
     def _fits(self, before: _Open, record: Record) -> bool:
         """Tell whether there is room, and nothing but time and level would be lost."""
@@ -121,6 +140,70 @@ class Joiner:
             and before.size + 1 + len(record.message) <= self._max_size
             and record[_ALIKE] == before.record[_ALIKE]
         )
+
+
+class JoinedSession:
+    """A connection whose lines are joined. For senders that await no answer.
+
+    The listener calls `expire` once a second or so; `close` gives all that waits.
+    """
+
+    def __init__(self, inner: Session, joiner: Joiner) -> None:
+        self._inner = inner
+        self._joiner = joiner
+        #: Bytes received whose records wait.
+        self._size = 0
+
+    def greeting(self) -> bytes:
+        """Return what the inner session says."""
+        return self._inner.greeting()
+
+    def feed(self, data: bytes, origin: Origin) -> list[Turn]:
+        """Take what was read; return the records that nothing continues any more."""
+        return [self._joined(turn, origin) for turn in self._inner.feed(data, origin)]
+
+    def expire(self, now: datetime) -> list[Turn]:
+        """Return the records whose window is over."""
+        return self._turns(self._joiner.expire(now))
+
+    def close(self, origin: Origin) -> list[Turn]:
+        """Return all records that are left."""
+        turns = [self._joined(turn, origin) for turn in self._inner.close(origin)]
+        return turns + self._turns(self._joiner.flush())
+
+    def _joined(self, turn: Turn, origin: Origin) -> Turn:
+        decoded = _decoded(turn.decoded, self._joiner, origin.now)
+        size, self._size = self._size + turn.size, 0
+        if not (decoded.records or decoded.rejects):
+            self._size, size = size, 0
+        return turn._replace(decoded=decoded, size=size)
+
+    def _turns(self, records: list[Record]) -> list[Turn]:
+        if not records:
+            return []
+        size, self._size = self._size, 0
+        return [Turn(Decoded(records, []), size=size)]
+
+
+class JoinedDatagrams:
+    """A decoder of datagrams whose lines are joined, and what a listener of datagrams calls now and then: `expire`."""
+
+    def __init__(self, decode: Decoder, joiner: Joiner) -> None:
+        self._decode = decode
+        self._joiner = joiner
+
+    def __call__(self, frames: list[bytes], origin: Origin) -> Decoded:
+        """Decode the datagrams of one sender; return the records that nothing continues any more."""
+        return _decoded(self._decode(frames, origin), self._joiner, origin.now)
+
+    def expire(self, now: datetime | None) -> Decoded:
+        """Return the records whose window is over; with None all that is left."""
+        return Decoded(self._joiner.flush() if now is None else self._joiner.expire(now), [])
+
+
+def _decoded(decoded: Decoded | Columnar, joiner: Joiner, now: datetime) -> Decoded:
+    records = decoded.records if isinstance(decoded, Decoded) else to_records(decoded.records)
+    return Decoded(joiner.feed(records, now), decoded.rejects)
 
 
 #: Fields that joined records have in common besides those of their key: attributes, trace and span.

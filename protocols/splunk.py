@@ -27,6 +27,7 @@ from logagg.protocols.clean import clean_text, to_text
 from logagg.protocols.columns import Columnar
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
 from logagg.protocols.json_columns import FEW, decode_objects
+from logagg.protocols.json_lines import closed
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin, Reject
 
@@ -109,7 +110,7 @@ def _add_objects(line: bytes, values: list[Any]) -> None:
 
 
 def _decode_odd(body: bytes, origin: Origin) -> Decoded:
-    """Decode events wherever their lines end. Behind a bad place, go on where a line begins with an object."""
+    """Decode events wherever their lines end. A bad one ends where its brackets close."""
     decoded = Decoded([], [])
     text, reader, bad = jsontext.to_lenient(body), jsontext.LenientReader(), 0
     place = _behind(text, 0)
@@ -117,8 +118,9 @@ def _decode_odd(body: bytes, origin: Origin) -> Decoded:
         try:
             value, end, replaced = reader.read(text, place)
         except ValueError as error:
-            bad += 1
-            end = text.find("\n{", place) + 1 or len(text)
+            begins = text.find("\n{", place) + 1 or len(text)
+            end = closed(text, place, begins)
+            bad += end == begins
             _reject(decoded, origin, str(error), jsontext.to_bytes(text[place:end]))
         else:
             _add(decoded, value, origin, jsontext.to_bytes(text[place:end]), replaced=replaced)

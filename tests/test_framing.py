@@ -1,11 +1,12 @@
 import itertools
+import json
 import tracemalloc
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from logagg.protocols.framing import Cut, LineFramer, SyslogFramer
+from logagg.protocols.framing import Cut, JsonFramer, LineFramer, SyslogFramer
 
 Found = tuple[list[bytes], list[Cut], list[tuple[bytes, str]]]
 
@@ -70,7 +71,53 @@ def test_a_nul_that_ends_what_has_arrived_ends_the_line_at_once() -> None:
     assert framer.feed(b"\0") == [b"<2>b"]
 
 
-@pytest.mark.parametrize("framer", [LineFramer(5), SyslogFramer(5)])
+@pytest.mark.parametrize(
+    ("stream", "frames"),
+    [
+        (b'{"a":1}\n{"a":2}\n', [b'{"a":1}', b'{"a":2}']),
+        (b'[{"a":1},{"a":2}][{"a":3}]', [b'[{"a":1},{"a":2}]', b'[{"a":3}]']),
+        (b'{"a":1}{"b":{"c":[2]}} {"d":3}', [b'{"a":1}', b'{"b":{"c":[2]}}', b' {"d":3}']),
+        (rb'{"a":"}{\""}{"b":"\\"}{"c":"][\\\""}', [rb'{"a":"}{\""}', rb'{"b":"\\"}', rb'{"c":"][\\\""}']),
+        (b'{"a":1}{"b":"no end\n{"c":1}', [b'{"a":1}{"b":"no end', b'{"c":1}']),
+        (b'}}]]{"a":1}\r\n{"a":[1,\n[2]', [b'}}]]{"a":1}', b'{"a":[1,', b"[2]"]),
+    ],
+)
+def test_json(stream: bytes, frames: list[bytes]) -> None:
+    assert run(JsonFramer(100), [stream]) == (frames, [], [])
+
+
+def test_a_json_value_is_given_as_soon_as_it_is_closed_and_a_line_as_soon_as_it_ends() -> None:
+    framer = JsonFramer(100)
+    assert framer.feed(b'[{"a":"]') == []
+    assert framer.feed(b'"},') == []
+    assert framer.feed(b'{"b":2}][{"c":3}]{"d"') == []
+    assert framer.feed(b":4}") == [b'[{"a":"]"},{"b":2}]', b'[{"c":3}]', b'{"d":4}']
+    assert framer.feed(b'\n{"e":5}\r\n{"f":') == [b'{"e":5}']
+    assert framer.feed(b"6}\n") == [b'{"f":6}']
+    assert framer.close() == []
+
+
+def test_values_without_line_ends_are_given_before_there_are_too_many_to_hold() -> None:
+    framer = JsonFramer(1000)
+    value = b'{"a":"%b"}' % (b"x" * 200)
+    given = framer.feed(value * 4 + value[:150])
+    assert given == []
+    assert framer.feed(value[150:] + value[:150]) == [value] * 5
+    assert framer.feed(value[150:] + value * 3 + b"\n") == [value * 4]
+    assert framer.feed(value * 9 + b"\n" + value + b"\n") == [value] * 10
+    assert framer.take_cut() == []
+
+
+def test_an_overlong_json_value_costs_no_neighbour() -> None:
+    long = b'{"a":"%b"}' % (b"]" * 500)
+    assert run(JsonFramer(50), [b"[1]" + long[:200], long[200:] + b"[2]" + long, b"\n[3]"]) == (
+        [b"[1]", b"[2]", b"[3]"],
+        [Cut(long[:50], len(long))] * 2,
+        [],
+    )
+
+
+@pytest.mark.parametrize("framer", [LineFramer(5), SyslogFramer(5), JsonFramer(5)])
 def test_an_overlong_line_costs_no_neighbour(framer: LineFramer) -> None:
     frames, cut, broken = run(
         framer, [b"<1>a\n<2>long\n<3>b\n<4>lo", b"nger", b"est\r\n<5>c\r\n12345\r\n", b"<6>too long"]
@@ -105,9 +152,10 @@ def test_taking_empties() -> None:
     assert framer.take_cut() == []
 
 
-@pytest.mark.parametrize("stream", [b"x" * 65536, b"99999999 " + b"x" * 65527, b"<1>\0x" * 13107])
-def test_memory_is_bounded_by_the_limit(stream: bytes) -> None:
-    framer = SyslogFramer(10_000)
+@pytest.mark.parametrize("kind", [SyslogFramer, JsonFramer])
+@pytest.mark.parametrize("stream", [b"x" * 65536, b"99999999 " + b"x" * 65527, b"<1>\0x" * 13107, b"[" * 65536])
+def test_memory_is_bounded_by_the_limit(kind: type[LineFramer], stream: bytes) -> None:
+    framer = kind(10_000)
     framer.feed(stream)
     tracemalloc.start()
     for _ in range(160):
@@ -117,9 +165,9 @@ def test_memory_is_bounded_by_the_limit(stream: bytes) -> None:
     assert peak < 10 * len(stream)
 
 
-def test_a_drip_of_single_bytes() -> None:
-    framer = SyslogFramer(1 << 20)
-    line = b"<1>" + b"x" * 50_000
+@pytest.mark.parametrize("framer", [SyslogFramer(1 << 20), JsonFramer(1 << 20)])
+@pytest.mark.parametrize("line", [b"<1>" + b"x" * 50_000, b'{"a":"' + b"}" * 50_000])
+def test_a_drip_of_single_bytes(framer: LineFramer, line: bytes) -> None:
     for place in range(len(line)):
         assert framer.feed(line[place : place + 1]) == []
     assert framer.feed(b"\n") == [line]
@@ -137,6 +185,34 @@ def test_lines_are_the_same_however_the_stream_is_cut(stream: bytes, at: list[in
     wanted = [line.removesuffix(b"\r") for line in stream.split(b"\n")]
     assert whole[0] == [line for line in wanted if 0 < len(line) <= limit]
     assert [cut.frame for cut in whole[1]] == [line[:limit] for line in wanted if len(line) > limit]
+
+
+json_values = st.recursive(
+    st.integers(0, 9) | st.text('ab"\\[]{},: \n\u00e9', max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('k"\\}', max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+json_lists = st.lists(
+    st.tuples(
+        st.lists(json_values, max_size=3) | st.dictionaries(st.text("k"), json_values, max_size=3), st.booleans()
+    ),
+    max_size=8,
+)
+
+
+@settings(deadline=None)
+@given(json_lists, places, st.integers(1, 60))
+def test_json_values_are_the_same_however_the_stream_is_cut(
+    values: list[tuple[object, bool]], at: list[int], limit: int
+) -> None:
+    """Several of a line may be one frame, when the line comes to its end in time."""
+    texts = [json.dumps(value).encode() for value, _ in values]
+    stream = b"".join(text + b"\n" * end for text, (_, end) in zip(texts, values, strict=True))
+    frames, cut, broken = run(JsonFramer(limit), cut_at(stream, at))
+    assert broken == []
+    assert b"".join(frames) == b"".join(text for text in texts if len(text) <= limit)
+    assert cut == [Cut(text[:limit], len(text)) for text in texts if len(text) > limit]
+    assert all(len(frame) <= limit for frame in frames)
 
 
 text = st.text("ab \r\u00e9<12", max_size=12).map(lambda word: b"<1>" + word.encode().rstrip(b"\r"))
@@ -166,8 +242,9 @@ def test_syslog_frames_are_the_same_however_the_stream_is_cut(
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=8), st.integers(1, 20))
 @example([b"1", b"0"], 1)  # digits that might have become a count
-def test_any_bytes_are_framed(pieces: list[bytes], limit: int) -> None:
-    frames, cut, broken = run(SyslogFramer(limit), pieces)
+@pytest.mark.parametrize("kind", [SyslogFramer, JsonFramer])
+def test_any_bytes_are_framed(kind: type[LineFramer], pieces: list[bytes], limit: int) -> None:
+    frames, cut, broken = run(kind(limit), pieces)
     assert all(0 < len(frame) <= limit for frame in frames)
     assert all(len(frame) == limit < length for frame, length in cut)
     assert len(broken) <= 1

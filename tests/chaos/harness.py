@@ -10,9 +10,11 @@ async with Postgres(folder) as postgres, Daemon(folder, postgres.url) as daemon:
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -21,14 +23,17 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 import asyncpg
 import orjson
+from click.testing import CliRunner
 
+from logagg.cli.main import cli
 from logagg.collector.settings import Settings
 from logagg.sinks.embedded import EmbeddedPostgres
 
@@ -86,20 +91,56 @@ def resident(pid: int) -> float:
     return total * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-class Postgres:
-    """An embedded PostgreSQL of its own, durable as shipped. It outlives the daemons that are killed."""
+class Server:
+    """One PostgreSQL for all short forms of this process: making one takes longer than they may."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        self._server = EmbeddedPostgres(folder / "postgres", settings=settings)
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        atexit.register(self._stack.close)
+        self._made: EmbeddedPostgres | None = None
+
+    def get(self) -> EmbeddedPostgres:
+        """Return it, made if need be."""
+        if self._made is None:
+            folder = Path(tempfile.mkdtemp(prefix="logagg-chaos-", dir="/tmp"))
+            folder.chmod(0o755)
+            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._made = EmbeddedPostgres(folder / "postgres")
+            self._stack.callback(self._made.stop)
+        return self._made
+
+
+SERVER = Server()
+#: Whether a short form runs.
+SHORT: ContextVar[bool] = ContextVar("SHORT", default=False)
+
+
+class Postgres:
+    """An embedded PostgreSQL, durable as shipped. It outlives the daemons that are killed.
+
+    In the full form of a scenario it is new; in a short form its database is new.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._shared = SHORT.get()
+        self._server = SERVER.get() if self._shared else EmbeddedPostgres(folder / "postgres")
         self.url = self._server.url
 
     async def __aenter__(self) -> Self:
         await self.start()
+        if self._shared:
+            sql = await asyncpg.connect(self.url, database="postgres")
+            try:
+                await sql.execute("drop database logagg with (force)")
+                await sql.execute("create database logagg")
+            finally:
+                await sql.close()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.resume()
-        await asyncio.to_thread(self._server.stop)
+        if not self._shared:
+            await asyncio.to_thread(self._server.stop)
 
     @property
     def pid(self) -> int:
@@ -245,12 +286,12 @@ class Daemon:
 
     async def leaks(self) -> list[str]:
         """Return what `logagg doctor` holds for failed, the books above all; empty when it is well."""
-        command = [sys.executable, "-m", "logagg.cli", "doctor", "-o", "json", "--url", self.url]
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
+        arguments = ["doctor", "-o", "json", "--url", self.url]
+        done = await asyncio.to_thread(CliRunner().invoke, cli, arguments)
+        if done.exit_code == 0:
             return []
-        if done.returncode != 1:
-            return [f"logagg doctor ended with {done.returncode}: {done.stderr.strip()}"]
+        if done.exit_code != 1 or not done.stdout.startswith("{"):
+            return [f"logagg doctor ended with {done.exit_code}: {done.output.strip()} {done.exception!r}"]
         checks = json.loads(done.stdout)["checks"]
         return [f"doctor: {each['name']}: {each['said']}" for each in checks if each["status"] == "failed"]
 
@@ -261,7 +302,7 @@ async def verdict(daemon: Daemon, database_url: str, books: Sequence[Book]) -> O
     What is there is asked of the daemon, and counted in the rows besides.
     """
     await daemon.drained()
-    figures, broken = compare(books, (each["attributes"]["n"] for each in await daemon.exported()))
+    figures, broken = compare(books, map(number_of, await daemon.exported()))
     leaks = await daemon.leaks()
     sql = await asyncpg.connect(database_url)
     try:
@@ -271,6 +312,12 @@ async def verdict(daemon: Daemon, database_url: str, books: Sequence[Book]) -> O
     if rows != figures["found"]:
         broken.append(f"{rows:,} rows in PostgreSQL, but the daemon exports {figures['found']:,}")
     return Outcome({**figures, "books": "do not balance" if leaks else "balance"}, broken + leaks)
+
+
+def number_of(record: dict[str, Any]) -> int:
+    """Return the number in the text of a record; -1 for one that no sender sends."""
+    found = re.match(r"record (\d+) is sent", record["message"])
+    return int(found[1]) if found else -1
 
 
 def compare(books: Iterable[Book], found: Iterable[int]) -> Outcome:
@@ -311,6 +358,7 @@ async def perform(scenario: Scenario, *, short: bool, keep: bool = False) -> Out
     folder = Path(tempfile.mkdtemp(prefix="logagg-chaos-", dir="/tmp"))
     folder.chmod(0o755)
     held = False
+    SHORT.set(short)
     try:
         outcome = await scenario.run(folder, short)
         held = not outcome.broken

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 from .harness import Daemon, Postgres, verdict
 from .scenario import Outcome, Scenario
-from .senders import Book, HttpSender, Sender, TcpSender, books_of, under_load
+from .senders import (
+    Book,
+    ForwardSender,
+    HttpSender,
+    LumberjackSender,
+    RelpSender,
+    Sender,
+    TcpSender,
+    books_of,
+    under_load,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,12 +37,22 @@ def load(daemon: Daemon, rate: float = RATE, clients: int = 2) -> list[Sender]:
 
 async def daemon_killed(folder: Path, short: bool) -> Outcome:
     """Kill the daemon under load, now and then while it starts; each fourth time after PostgreSQL, for the journal."""
-    kills, longest = (3, 0.3) if short else (100, 1.5)
-    books = [Book("HTTP with key"), Book("HTTP without key", once=False)]
+    kills, longest = (2, 0.4) if short else (100, 1.5)
+    kinds: dict[str, tuple[type[Sender], bool]] = {
+        "HTTP with key": (HttpSender, True),
+        "HTTP without key": (HttpSender, False),
+        "RELP": (RelpSender, False),
+        "Forward with chunk": (ForwardSender, True),
+        "Lumberjack": (LumberjackSender, False),
+    }
     journaled = starting = 0
     # Batches so small that packing is under way, too.
     async with Postgres(folder) as postgres, Daemon(folder, postgres.url, batch_records="2000") as daemon:
-        senders = [HttpSender(book, daemon, rate=1250, size=25) for book in books for _ in range(2)]
+        senders = [
+            kind(book, daemon, rate=RATE / 10, size=25)
+            for book, kind in ((Book(name, once=once), kind) for name, (kind, once) in kinds.items())
+            for _ in range(2)
+        ]
         async with under_load(senders):
             for kill in range(kills):
                 await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
@@ -45,7 +65,7 @@ async def daemon_killed(folder: Path, short: bool) -> Outcome:
                     await postgres.start()
                 starting += (unready := kill % 4 == 3 and kill < kills - 1)
                 await daemon.start(ready=not unready)
-        outcome = await verdict(daemon, postgres.url, books)
+        outcome = await verdict(daemon, postgres.url, books_of(senders))
     figures = {"kills": kills, "while it started": starting, "in the journal": journaled, **outcome.figures}
     return Outcome(figures, outcome.broken)
 
@@ -69,7 +89,7 @@ SCENARIOS = [
     Scenario(
         "daemon-killed",
         "SIGKILL of the daemon at 100 random moments under load, each fourth time with PostgreSQL away",
-        "no acknowledged record missing; none twice where a key was given",
+        "no acknowledged record missing; none twice where a key was given: Idempotency-Key, chunk",
         daemon_killed,
     ),
     Scenario(

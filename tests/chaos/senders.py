@@ -7,7 +7,9 @@ answer, and says whether it was a yes; whatever is raised, OSError or EOFError, 
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 import aiohttp
+import msgpack
 import orjson
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ PROPER = {200, 503}
 PAUSE = 0.02
 #: Seconds in which all senders must have had their last answer.
 PATIENCE = 120
+#: Seconds that a sender over a connection waits for an answer before it connects again.
+ANSWER_PATIENCE = 30
 
 
 @dataclass
@@ -170,6 +175,105 @@ class TcpSender(Sender):
             writer.write_eof()
             await reader.read()
             writer.close()
+
+
+class StreamSender(Sender):
+    """Sends over a connection of its own, makes a new one when that breaks, and waits for the answer to each batch."""
+
+    #: Where the daemon listens: `relp`, `forward` ...
+    listener = ""
+
+    def __init__(self, book: Book, daemon: Daemon, *, rate: float = 1000, size: int = 50) -> None:
+        super().__init__(book, daemon, rate=rate, size=size)
+        self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def deliver(self, batch: Batch) -> bool:
+        try:
+            async with asyncio.timeout(ANSWER_PATIENCE):
+                if self._open is None:
+                    self._open = await asyncio.open_connection("127.0.0.1", self.daemon.ports[self.listener])
+                    await self.begin(*self._open)
+                return await self.say(batch, *self._open)
+        except BaseException:
+            await self.finish()
+            raise
+
+    async def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Say what is said first over a new connection."""
+        return
+
+    @abstractmethod
+    async def say(self, batch: Batch, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Send a batch; return whether it was acknowledged."""
+
+    async def finish(self) -> None:
+        if self._open:
+            self._open[1].close()
+            self._open = None
+
+
+class RelpSender(StreamSender):
+    """RELP, as omrelp: a number a message, a window of a batch. What got no answer is sent again, and may be there."""
+
+    listener = "relp"
+
+    async def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._number = 1
+        offers = b"relp_version=0\nrelp_software=chaos\ncommands=syslog"
+        writer.write(b"1 open %d %b\n" % (len(offers), offers))
+        assert (await self._answer(reader))[0] == 1
+
+    async def say(self, batch: Batch, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        waiting = set()
+        for number in batch.numbers:
+            self._number += 1
+            waiting.add(self._number)
+            data = b"<13>1 - host %b - - - record %d is sent" % (self.book.name.encode(), number)
+            writer.write(b"%d syslog %d %b\n" % (self._number, len(data), data))
+        while waiting:
+            number, status = await self._answer(reader)
+            self.book.answers[status] += 1
+            if status != 200:
+                return False
+            waiting.remove(number)
+        return True
+
+    async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, int]:
+        """Return the number of the message that is answered, and the status."""
+        # A hint that the connection is closed has no third blank: EOFError.
+        number, command, size = [(await reader.readuntil(b" ")).strip() for _ in range(3)]
+        data = await reader.readexactly(int(size) + 1)
+        if command != b"rsp":
+            raise EOFError(f"{command!r} instead of a response")
+        return int(number), int(data[:3])
+
+
+class ForwardSender(StreamSender):
+    """Fluent Forward with `chunk`, the same when a batch is sent again: it is stored once."""
+
+    listener = "forward"
+
+    async def say(self, batch: Batch, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        now = int(time.time())
+        events = [[now, {"log": f"record {number} is sent", "n": number}] for number in batch.numbers]
+        writer.write(msgpack.packb([self.book.name, events, {"chunk": batch.key, "size": len(events)}]))
+        wanted = msgpack.packb({"ack": batch.key})
+        acknowledged: bool = await reader.readexactly(len(wanted)) == wanted
+        return acknowledged
+
+
+class LumberjackSender(StreamSender):
+    """Lumberjack, as Filebeat: a compressed window of events, answered by the number of the last one."""
+
+    listener = "lumberjack"
+
+    async def say(self, batch: Batch, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        lines = batch.body.splitlines()
+        events = [b"2J" + struct.pack(">II", place, len(line)) + line for place, line in enumerate(lines, 1)]
+        packed = zlib.compress(b"".join(events))
+        writer.write(b"2W" + struct.pack(">I", len(lines)) + b"2C" + struct.pack(">I", len(packed)) + packed)
+        wanted = b"2A" + struct.pack(">I", len(lines))
+        return await reader.readexactly(len(wanted)) == wanted
 
 
 @asynccontextmanager
