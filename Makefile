@@ -10,7 +10,7 @@ run: .venv/run            ## install and run the daemon on an embedded PostgreSQ
 test: .venv/dev           ## the whole suite, against a real PostgreSQL
 	$(BIN)/pytest
 
-chaos: .venv/dev          ## faults under load, and what was acknowledged compared with what is there (ten minutes)
+chaos: .venv/dev          ## faults under load, and what was acknowledged compared with what is there (some 20 minutes)
 	$(BIN)/python -m tests.chaos
 
 lint: .venv/dev

@@ -32,6 +32,8 @@ ATTACKERS = 3
 #: The setting `memory` of the daemon, in MiB: so much more it may hold at the end (an open batch, caches, what the
 #: allocator keeps), and so many more descriptors (connections to PostgreSQL are made when they are first needed).
 MORE_MEMORY, MORE_FILES = 128, 8
+#: Seconds of garbage before the memory is looked at.
+WARM = 90
 #: Records of a batch, and connections that queries have.
 BATCH, READERS = 3000, 4
 
@@ -262,6 +264,11 @@ async def attacked(folder: Path, short: bool) -> Outcome:
     ):
         ports = {name: port for name, port in daemon.ports.items() if await bound(daemon, name)}
         attacks, senders, warming = Attacks(seed, ports), senders_to(daemon, 300), await warmed_up(daemon, postgres.url)
+        if not short:  # until its memory has found its size: what grows behind that is a leak
+            warming += senders_to(daemon, 300)
+            async with under_load(warming[-len(senders) :]), attacks.under_way():
+                await asyncio.sleep(WARM)
+            await daemon.drained()
         before = await held(daemon)
         async with under_load(senders), attacks.under_way():
             await asyncio.sleep(3 if short else 60)
