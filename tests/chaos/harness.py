@@ -13,8 +13,8 @@ import asyncio
 import atexit
 import json
 import os
-import random
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -58,16 +58,21 @@ LISTENERS = [
 ]
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on, below those that the kernel gives to clients.
+def free_ports(count: int) -> list[int]:
+    """Return different ports that nobody listens on, below those that the kernel gives to clients.
 
-    One of those could be taken by a client while the daemon is away, even by one that tries to connect to it.
+    One of those could be taken by a client while the daemon is away, even by one that tries to connect to it. Drawn
+    from the system: hypothesis sets the generator of `random` to the same place again and again.
     """
-    while True:
-        port = random.randint(10_000, 32_000)  # noqa: S311 - no secret
-        with socket.socket() as sock, suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
+    with ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < count:
+            address = "127.0.0.1", 10_000 + secrets.randbelow(20_000)
+            with suppress(OSError):
+                stack.enter_context(socket.socket()).bind(address)
+                stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)).bind(address)
+                ports.append(address[1])
+        return ports
 
 
 def family(pid: int) -> list[int]:
@@ -188,7 +193,7 @@ class Daemon:
     """
 
     def __init__(self, folder: Path, database_url: str, **settings: str) -> None:
-        self.ports = {name: free_port() for name in LISTENERS}
+        self.ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
         self.url = f"http://127.0.0.1:{self.ports['http']}"
         self.data_dir = folder / "data"
         self.log = folder / "daemon.log"
