@@ -21,11 +21,14 @@ class Address(NamedTuple):
 
 
 def parse_duration(value: object) -> timedelta:
-    """`50ms`, `10s`, `15m`, `1h`, `7d`, `2w`, or a number of seconds."""
+    """Read `50ms`, `10s`, `15m`, `1h`, `7d`, `2w`.
+
+    Without a unit nothing but 0 is taken: is it seconds, or days?
+    """
     if isinstance(value, timedelta):
         return value
     match = _DURATION.fullmatch(str(value).strip())
-    if not match:
+    if not match or (match[2] is None and float(match[1])):
         raise ValueError(f"{value!r} is no duration; expected a number and a unit, such as 50ms, 10s, 15m, 1h, 7d")
     try:
         return timedelta(seconds=float(match[1]) * _SECONDS[match[2] or "s"])
