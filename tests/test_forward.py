@@ -4,9 +4,8 @@ import gzip
 import json
 import random
 import struct
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cramjam
 import msgpack
@@ -14,11 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logagg.protocols.columns import Columnar, to_records
 from logagg.protocols.forward import ForwardSession
 from logagg.protocols.json_columns import FEW
-from logagg.protocols.record import Origin, Record, Reject
+from logagg.protocols.record import Origin
 from logagg.protocols.session import Turn
+
+if TYPE_CHECKING:
+    from logagg.tests.turns import records_of, rejects_of, texts_of
+else:
+    from turns import records_of, rejects_of, texts_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ORIGIN = Origin(NOW, "forward", "192.0.2.9", None)
@@ -45,23 +48,6 @@ def entries(*texts: str) -> list[Any]:
 
 def packed(*texts: str) -> bytes:
     return b"".join(map(pack, entries(*texts)))
-
-
-def records_of(turns: Iterable[Turn]) -> list[Record]:
-    found: list[Record] = []
-    for turn in turns:
-        decoded = turn.decoded
-        found += to_records(decoded.records) if isinstance(decoded, Columnar) else decoded.records
-    return found
-
-
-def rejects_of(turns: Iterable[Turn]) -> list[Reject]:
-    return [reject for turn in turns for reject in turn.decoded.rejects]
-
-
-def texts_of(turns: Sequence[Turn]) -> list[str]:
-    assert rejects_of(turns) == []
-    return [record.message for record in records_of(turns)]
 
 
 OPTIONS = {"chunk": "abc", "size": 2}

@@ -3,18 +3,21 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
 
-from logagg.protocols.columns import Columnar, to_records
 from logagg.protocols.forward import ForwardSession
-from logagg.protocols.record import Origin, Record, Reject
+from logagg.protocols.record import Origin, Record
 from logagg.protocols.session import Turn
+
+if TYPE_CHECKING:
+    from logagg.tests.turns import records_of, rejects_of, texts_of
+else:
+    from turns import records_of, rejects_of, texts_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ORIGIN = Origin(NOW, "forward", "192.0.2.9", None)
@@ -34,23 +37,6 @@ def pack(value: Any) -> bytes:
 
 def packed(text: str) -> bytes:
     return pack([AT, {"log": text}])
-
-
-def records_of(turns: Iterable[Turn]) -> list[Record]:
-    found: list[Record] = []
-    for turn in turns:
-        decoded = turn.decoded
-        found += to_records(decoded.records) if isinstance(decoded, Columnar) else decoded.records
-    return found
-
-
-def rejects_of(turns: Iterable[Turn]) -> list[Reject]:
-    return [reject for turn in turns for reject in turn.decoded.rejects]
-
-
-def texts_of(turns: list[Turn]) -> list[str]:
-    assert rejects_of(turns) == []
-    return [record.message for record in records_of(turns)]
 
 
 def digest(*parts: bytes) -> str:

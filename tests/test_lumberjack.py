@@ -5,17 +5,20 @@ import tracemalloc
 import zlib
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logagg.protocols.columns import Columnar, to_records
 from logagg.protocols.json_lines import decode_lines
 from logagg.protocols.lumberjack import LumberjackSession
-from logagg.protocols.record import Origin, Record, Reject
-from logagg.protocols.session import Turn
+from logagg.protocols.record import Origin, Record
+
+if TYPE_CHECKING:
+    from logagg.tests.turns import Heard, heard, records_of
+else:
+    from turns import Heard, heard, records_of
 
 ORIGIN = Origin(datetime(2026, 11, 22, 12, tzinfo=UTC), "lumberjack", "192.0.2.99")
 MAX = 1000
@@ -34,35 +37,11 @@ BEATS = {
 }
 
 
-class Heard(NamedTuple):
-    """What came out of a session."""
-
-    turns: list[Turn]
-    records: list[Record]
-    rejects: list[Reject]
-    answer: bytes
-
-    @property
-    def messages(self) -> list[str]:
-        return [record.message for record in self.records]
-
-    @property
-    def reasons(self) -> list[str]:
-        return [reject.reason for reject in self.rejects]
-
-
 def hear(pieces: list[bytes]) -> Heard:
     session = LumberjackSession(MAX, MAX_UNPACKED)
     turns = [turn for piece in pieces for turn in session.feed(piece, ORIGIN)]
     turns += session.close(ORIGIN)
-    records = [record for turn in turns for record in records_of(turn)]
-    rejects = [reject for turn in turns for reject in turn.decoded.rejects]
-    return Heard(turns, records, rejects, b"".join(turn.answer for turn in turns))
-
-
-def records_of(turn: Turn) -> list[Record]:
-    decoded = turn.decoded
-    return to_records(decoded.records) if isinstance(decoded, Columnar) else decoded.records
+    return heard(turns)
 
 
 def window(count: int, version: bytes = b"2") -> bytes:
@@ -364,7 +343,7 @@ class Receiver(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for turn in self._session.feed(data, ORIGIN):
-            self._records += records_of(turn)
+            self._records += records_of([turn])
             self._transport.write(turn.answer)
 
 

@@ -6,17 +6,22 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from logagg.protocols.columns import Columnar, to_records
+from logagg.protocols.columns import Columnar
 from logagg.protocols.record import Decoded, Origin, Record, Reject
 from logagg.protocols.relp import RelpSession
 from logagg.protocols.session import Turn
 from logagg.protocols.syslog_columns import decode_syslog
+
+if TYPE_CHECKING:
+    from logagg.tests.turns import Heard, heard, records_of
+else:
+    from turns import Heard, heard, records_of
 
 VECTORS = Path(__file__).parents[2] / "shared" / "vectors"
 ORIGIN = Origin(datetime(2026, 11, 22, 12, tzinfo=UTC), "relp", "192.0.2.99")
@@ -24,33 +29,6 @@ OPEN = b"1 open 32 relp_version=0\ncommands=syslog,x\n"
 OPENED = b"1 rsp 58 200 OK\nrelp_version=0\nrelp_software=logagg\ncommands=syslog\n"
 CLOSED = b"0 serverclose 0\n"
 MAX = 100
-
-
-class Heard(NamedTuple):
-    """What came out of a session."""
-
-    turns: list[Turn]
-    records: list[Record]
-    rejects: list[Reject]
-    answer: bytes
-
-    @property
-    def messages(self) -> list[str]:
-        return [record.message for record in self.records]
-
-    @property
-    def reasons(self) -> list[str]:
-        return [reject.reason for reject in self.rejects]
-
-
-def heard(turns: list[Turn]) -> Heard:
-    records = [record for turn in turns for record in records_of(turn.decoded)]
-    rejects = [reject for turn in turns for reject in turn.decoded.rejects]
-    return Heard(turns, records, rejects, b"".join(turn.answer for turn in turns))
-
-
-def records_of(decoded: Decoded | Columnar) -> list[Record]:
-    return to_records(decoded.records) if isinstance(decoded, Columnar) else decoded.records
 
 
 def hear(pieces: list[bytes], max_frame: int = MAX, *, close: bool = True) -> Heard:
@@ -83,7 +61,7 @@ def test_the_messages_of_one_read_are_one_turn_with_a_response_for_each() -> Non
     (turn,) = session.feed(data, ORIGIN)
     assert calls == [window]
     assert turn.answer == taken(*range(2, 202))
-    assert [record.message for record in records_of(turn.decoded)] == [f"text {number}" for number in range(200)]
+    assert [record.message for record in records_of([turn])] == [f"text {number}" for number in range(200)]
     assert (turn.size, turn.last, turn.key) == (len(data), False, None)
 
 
@@ -251,7 +229,7 @@ def test_wherever_a_stream_is_cut_it_gives_the_same(stream: tuple[bytes, list[by
     assert b" 500" not in whole.answer
     # Whatever follows, no message is lost, and each has its response.
     kept = decode_syslog([text[:MAX] for text in texts if text], ORIGIN)
-    assert whole.messages[: len(kept.records)] == [record.message for record in records_of(kept)]
+    assert whole.messages[: len(kept.records)] == [record.message for record in records_of([Turn(kept)])]
     assert whole.answer.startswith(OPENED + taken(*range(2, len(texts) + 2)))
 
 
@@ -324,7 +302,7 @@ def test_a_session_of_librelp_goes_as_recorded(case: dict[str, Any]) -> None:
     # Of a long message the recording of what librelp's test program printed has the end only.
     text = case["receiver_output"].split("\n")[0]
     (record,) = records
-    assert record.message.endswith(records_of(decode_syslog([text.encode()], ORIGIN))[0].message)
+    assert record.message.endswith(records_of([Turn(decode_syslog([text.encode()], ORIGIN))])[0].message)
 
 
 # --- omrelp of rsyslog ------------------------------------------------------------------------------------------------
