@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 @click.option("--json", "form", flag_value="json", help="Every line is a JSON object, and is sent as it stands.")
 @click.option(
     "--retry-for", type=click.FloatRange(0), default=60, metavar="SECONDS",
-    help="How long to try again when the daemon is busy or away.",
+    help="How long to try again when the daemon is busy or has gone away; one that never answered is not waited for.",
 )  # fmt: skip
 @server_options
 @click.pass_context
@@ -73,9 +73,9 @@ def send(
     A line that is a JSON object is a record with its own fields; any other line is the message of one. Empty lines are
     left out. The options --service, --host, --level and --environment fill in what a record does not have itself.
 
-    A batch counts as stored when PostgreSQL has committed it. When the daemon is busy or away the batch is sent again;
-    if the connection broke after it was stored, it is then there twice. Exits with 2 when lines were not sent, and says
-    which was the first of them.
+    A batch counts as stored when PostgreSQL has committed it. When the daemon is busy or goes away the batch is sent
+    again; if the connection broke after it was stored, it is then there twice. Exits with 2 when lines were not sent,
+    and says which was the first of them.
     """
     fields = {"service": service, "host": host, "level": level, "environment": environment}
     options = {name: value for name, value in fields.items() if value is not None}

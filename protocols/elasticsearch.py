@@ -35,6 +35,7 @@ _DONE: Final = {
     "update": ("updated", 200),
     "delete": ("not_found", 404),
 }
+_NO_INDEX: Final = "Validation Failed: 1: index is missing;"
 _ERRORS: Final = {
     400: "illegal_argument_exception",
     401: "security_exception",
@@ -133,6 +134,7 @@ def refuse(status: int, why: str, headers: Mapping[str, str]) -> Answer:
 def _bulk(request: Request, index: str | None, origin: Origin) -> Taken:
     items, documents, rejects = list[bytes](), list[_Document](), list[Reject]()
     actions: dict[bytes, _Action] = {}
+    named = False
     lines = iter(request.body.split(b"\n"))
     for line in lines:
         action = actions.get(line)
@@ -147,10 +149,13 @@ def _bulk(request: Request, index: str | None, origin: Origin) -> Taken:
             if action.key is None:  # then others have the same line, and no more than a few are kept
                 actions[line] = action
         items.append(action.item)
+        named = named or bool(action.target)
         if action.name != "delete":
             documents.append((action, _next(lines)))
     if not items:
         raise Malformed(rejects[0].reason if rejects else "request body is required")
+    if not named:  # Elasticsearch takes none of a bulk in which one is missing; of ours a good document is not lost
+        raise Malformed(_NO_INDEX)
     decoded = _decode(documents, origin)
     decoded.rejects.extend(rejects)
     # Of a bulk that has nothing but documents to delete, none was done.
@@ -168,15 +173,15 @@ def _next(lines: Any) -> bytes:
 
 
 def _action(obj: Any, index: str | None) -> _Action:
-    """Read an action. Raises ValueError for what is none, and for one without an index."""
+    """Read an action; the index is empty where none is named. Raises ValueError for what is none."""
     if not isinstance(obj, dict) or len(obj) != 1:
         raise ValueError("Malformed action/metadata line, expected an object with one action")
     ((name, target),) = obj.items()
     if name not in _DONE or not isinstance(target, dict):
         raise ValueError(f"Malformed action/metadata line, unknown action [{name[:50]}]")
-    index = target.get("_index") or index
+    index = target.get("_index") or index or ""
     if not isinstance(index, str):
-        raise ValueError("Validation Failed: 1: index is missing;")
+        raise ValueError(f"{_NO_INDEX} {jsontext.name_of(index)}")
     given = target.get("_id")
     key = None if given is None else given if isinstance(given, str) else jsontext.dumps(given)
     item = _item(name, index)
@@ -221,7 +226,8 @@ def _read(action: _Action, line: bytes) -> tuple[dict[str, Any], bytes | None]:
         obj = obj.get("doc") or obj.get("upsert")
     if not isinstance(obj, dict):
         raise ValueError(f"JSON {jsontext.name_of(obj)}, expected an object")
-    obj.setdefault("index", action.target)
+    if action.target:
+        obj.setdefault("index", action.target)
     if action.key is not None:
         obj.setdefault("_id", action.key)
     return obj, line if replaced else None

@@ -191,6 +191,18 @@ def test_a_bulk_without_any_action_is_malformed(body: bytes, reason: str) -> Non
         take(body)
 
 
+def test_an_action_without_an_index_has_its_item_and_its_document_is_stored() -> None:
+    lines = [b'{"index":{"_index":"a"}}', b'{"message":"1"}', b'{"index":{}}', b'{"message":"2"}']
+    taken = take(b"\n".join([*lines, b'{"create":{"_index":"c"}}', b'{"message":"3"}', b""]))
+    found = decoded(taken)
+    assert [record.message for record in found.records] == ["1", "2", "3"]
+    assert found.rejects == []
+    assert found.records[1].attributes is None
+    answer = json.loads(taken.answer.body)
+    assert [next(iter(item.values()))["_index"] for item in answer["items"]] == ["a", "", "c"]
+    assert answer["errors"] is False
+
+
 @pytest.mark.parametrize("path", ["/logs/_doc", "/logs/_doc/7", "/logs/_create/7"])
 def test_one_document(path: str) -> None:
     taken = take(b'{"@timestamp":"2026-10-11T22:14:15.003Z","message":"m"}', path)
