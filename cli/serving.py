@@ -58,12 +58,17 @@ def serve(ctx: click.Context, config: Path | None) -> None:
 def check_config(config: Path | None) -> None:
     """Check the settings, and print them.
 
-    Prints every setting with its value and where it comes from; or every error with its place. Exits with 0 when
-    the daemon can start with these settings, 2 when not.
+    Prints every setting with its value and where it comes from; or every error with its place. The files of TLS are
+    read, too. Exits with 0 when the daemon can start with these settings, 2 when not.
     """
     settings = settings_from(config)
     from logagg.collector.settings import effective
+    from logagg.collector.tls import TlsError, tls_of
 
+    try:
+        tls_of(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    except TlsError as error:
+        raise Failure(str(error)) from None
     rows = [{"setting": each.name, "value": each.value, "from": each.place} for each in effective(settings, config)]
     with Screen(pager=True) as screen:
         screen.write(table(["setting", "value", "from"], rows, colour=False))

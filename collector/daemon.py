@@ -35,7 +35,7 @@ from logagg.collector.push import greeting, push_routes
 from logagg.collector.reload import Reloading
 from logagg.collector.settings import Settings
 from logagg.collector.sockets import Inherited
-from logagg.collector.tls import Tls, TlsError
+from logagg.collector.tls import TlsError, tls_of
 from logagg.collector.units import Address
 from logagg.protocols import elasticsearch
 from logagg.query.bodies import BODIES, Bodies
@@ -80,7 +80,7 @@ def serve(settings: Settings, read: Callable[[], Settings]) -> int:
 async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Mapping[str, Address]], None]) -> None:
     """Run the daemon until `stopping` is set. `ready` gets the addresses, by setting, once all listen."""
     settings = reloading.settings
-    tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if settings.tls_certificate else None
+    tls = tls_of(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     async with AsyncExitStack() as stack:
         server = EmbeddedPostgres(settings.data_dir) if settings.database_url is None else None
         url = settings.database_url or ""

@@ -43,6 +43,11 @@ class Tls:
             log.info("the certificate is read again", file=str(self._files[0]))
 
 
+def tls_of(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
+    """Return what these settings say; None without a certificate. Raises TlsError."""
+    return Tls(certificate, key, client_ca) if certificate else None
+
+
 def _read(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
     try:
         context.load_cert_chain(certificate, key, lambda: "")  # nobody is there to be asked for a password

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from logagg.tests.daemons import RunningDaemon, Starter
     from logagg.tests.processes import PATIENCE, events, free_port, process
+    from logagg.tests.scripted import logagg
 else:
     from processes import PATIENCE, events, free_port, process
+    from scripted import logagg
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 
@@ -166,6 +168,15 @@ def until(daemon: subprocess.Popen[str], said: str) -> str:
         assert line, log
         log += line
     return log
+
+
+def test_check_config_reads_the_files(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "logagg.toml"
+    for key, status in (("server", 0), ("client", 2), ("nothing", 2)):
+        config.write_text(f'tls_certificate = "{folder}/server.pem"\ntls_key = "{folder}/{key}.key"\n')
+        result = logagg("check-config", "--config", str(config))
+        assert result.exit_code == status, result.output
+        assert ("tls_certificate: " in result.stderr) == (status == 2)
 
 
 def test_settings_and_files_that_do_not_fit(folder: Path) -> None:
