@@ -264,6 +264,7 @@ async def attacked(folder: Path, short: bool) -> Outcome:
     ):
         ports = {name: port for name, port in daemon.ports.items() if await bound(daemon, name)}
         attacks, senders, warming = Attacks(seed, ports), senders_to(daemon, 300), await warmed_up(daemon, postgres.url)
+        start = await held(daemon)
         if not short:  # until its memory has found its size: what grows behind that is a leak
             warming += senders_to(daemon, 300)
             async with under_load(warming[-len(senders) :]), attacks.under_way():
@@ -287,6 +288,8 @@ async def attacked(folder: Path, short: bool) -> Outcome:
         broken.append(
             f"{raised} exceptions are in the log, the last: {log[log.rindex('Traceback') :].splitlines()[0][-500:]}"
         )
+    if after.memory > start.memory + 2 * MORE_MEMORY:
+        broken.append(f"{after.memory:.0f} MiB of memory, {start.memory:.0f} before any garbage")
     if after.memory > before.memory + MORE_MEMORY:
         broken.append(f"{after.memory:.0f} MiB of memory, {before.memory:.0f} before")
     if after.files > before.files + MORE_FILES:
@@ -299,6 +302,7 @@ async def attacked(folder: Path, short: bool) -> Outcome:
         "attacks": attacks.count,
         "records of garbage": int(metrics["records_received_total"]) - sum(len(book.sent) for book in books),
         "of them in quarantine": int(metrics["records_quarantined_total"]),
+        "memory before any garbage, MiB": f"{start.memory:.0f} (may be {2 * MORE_MEMORY} more at the end)",
         "memory before and after, MiB": f"{before.memory:.0f}, {after.memory:.0f} (may be {MORE_MEMORY} more)",
         "descriptors": f"{before.files}, {after.files} (may be {MORE_FILES} more)",
         "connections": f"{before.connections}, {after.connections}",
