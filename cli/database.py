@@ -92,7 +92,10 @@ def url(config: Path | None, database_url: str | None) -> None:
     except PermissionError:
         raise Failure(f"{server.data_dir} belongs to another user: run this as the user of `logagg serve`") from None
     if not running:
-        raise Failure(f"the embedded PostgreSQL in {server.data_dir} is not running: start it with `logagg serve`")
+        raise Failure(
+            f"the embedded PostgreSQL in {server.data_dir} is not running: start it with `logagg serve`,"
+            " or set LOGAGG_DATA_DIR"
+        )
     click.echo(server.url)
 
 

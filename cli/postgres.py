@@ -90,7 +90,8 @@ async def connected(place: Place, *, create: bool) -> AsyncIterator[Any]:
     server = None if place.url else place.embedded()
     if server and not create and not server.cluster.exists():
         raise Failure(
-            f"there is no embedded PostgreSQL in {server.data_dir} yet: run `logagg serve` or `logagg db init`"
+            f"there is no embedded PostgreSQL in {server.data_dir} yet: run `logagg serve` or `logagg db init`,"
+            " or set LOGAGG_DATA_DIR"
         )
     address = await asyncio.to_thread(server.start) if server else place.url
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from logagg.cli.options import SuggestingGroup, examples
-from logagg.cli.output import Csv, JsonLines, local_time, table
+from logagg.cli.output import Csv, Form, JsonArray, JsonLines, local_time, table
 from logagg.cli.postgres import Place, check_schema, place_of, place_options, run
 from logagg.cli.serving import settings_from
 from logagg.cli.terminal import Failure, Screen, note, visible, wants_colour
@@ -49,7 +49,11 @@ def quarantine() -> None:
 @click.option("--transport", metavar="NAME", help="Only of this listener, such as http or syslog-tcp; or store.")
 @click.option("--reason", metavar="TEXT", help="Only with this text in the reason, in any case.")
 @click.option(
-    "-o", "--output", type=click.Choice(["text", "jsonl", "csv"]), default="text", help="The form of what is printed."
+    "-o",
+    "--output",
+    type=click.Choice(["text", "jsonl", "json", "csv"]),
+    default="text",
+    help="The form of what is printed.",
 )
 @place_options
 @click.pass_context
@@ -95,8 +99,9 @@ def _listing(found: "Sequence[Listed]", output: str) -> str:
             row["received_at"] = local_time(row["received_at"], None)
             row["excerpt"] = row["excerpt"][:_WIDEST]
         return table(_COLUMNS, rows, colour=wants_colour("auto"), numbers=("id", "size")) if rows else ""
-    form = JsonLines() if output == "jsonl" else Csv(_COLUMNS, terminal=sys.stdout.isatty())
-    return form.head + form.page([{name: row[name] for name in _COLUMNS} for row in rows])
+    forms: dict[str, Form] = {"jsonl": JsonLines(), "json": JsonArray()}
+    form = forms.get(output) or Csv(_COLUMNS, terminal=sys.stdout.isatty())
+    return form.head + form.page([{name: row[name] for name in _COLUMNS} for row in rows]) + form.tail()
 
 
 @quarantine.command(
@@ -207,7 +212,7 @@ def replay(
     stays = f"; {done.stay:,} {'stays' if done.stay == 1 else 'stay'}" if done.stay else ""
     if total or done.missing:
         verb = "would replay" if dry_run else "replayed"
-        click.echo(f"{verb} {done.replayed:,} of {total:,}, {done.records:,} records{stays}")
+        click.echo(f"{verb} {done.replayed:,} of {total:,}, {_records(done.records)}{stays}")
     else:
         click.echo("nothing in quarantine")
     if done.missing:
@@ -233,7 +238,7 @@ async def _replay(connection: Any, *, place: Place, chosen: list[int] | None, ta
                 continue
             records, trouble = _decoded(entry, task)
             if records and task.dry_run:
-                note(f"{number}: {len(records):,} records")
+                note(f"{number}: {_records(len(records))}")
             elif records:
                 # Order matters: killed between the two, the key tells the next time that the records are in.
                 stored, trouble = await _store(await opened(), entry, records)
@@ -359,6 +364,10 @@ def _record(raw: bytes, origin: "Origin") -> "Record":
 
 def _within(value: Any, most: int, default: int | None) -> int | None:
     return value if type(value) is int and 0 <= value <= most else default
+
+
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count:,} records"
 
 
 def _missing(numbers: Sequence[int]) -> str:

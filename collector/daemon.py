@@ -22,6 +22,7 @@ from aiohttp import web
 
 from logagg.collector import wiring
 from logagg.collector.buffer import RingBuffer
+from logagg.collector.complaints import Complaints
 from logagg.collector.flusher import Flusher
 from logagg.collector.ingest import ingest_routes
 from logagg.collector.intake import Intake
@@ -124,6 +125,7 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
         )
         if tls:
             reloading.each_time(tls.reload)
+            tls.failed = partial(_handshake_failed, metrics, Complaints())
         connected = asyncio.Event()
         if await _connect(store, settings.start_timeout.total_seconds(), journaling):
             connected.set()
@@ -151,6 +153,11 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
             for task in background:
                 task.cancel()
     log.info("stopped")
+
+
+def _handshake_failed(metrics: Metrics, complaints: Complaints, reason: str) -> None:
+    metrics.handshake_failures.inc()
+    complaints.say("a TLS handshake failed", "tls", "", reason)
 
 
 def _read_when_needed(_: Settings) -> None:

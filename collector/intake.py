@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from logagg.collector.buffer import Chunk, RingBuffer
+from logagg.collector.complaints import Complaints
 from logagg.collector.metrics import Metrics
 from logagg.protocols.columns import Columnar
 from logagg.protocols.record import Decoded
@@ -23,6 +24,7 @@ class Intake:
         self._buffer = buffer
         self._metrics = metrics
         self._max_records = max_records
+        self._complaints = Complaints()
         #: Seconds that a sender waits for COMMIT.
         self.ack_timeout = ack_timeout
 
@@ -143,6 +145,9 @@ class Intake:
         if not count:
             return
         self._received(transport, count, size)
+        if rejects:
+            first = rejects[0]
+            self._complaints.say("put in quarantine", transport, first.source, first.reason, len(rejects))
         if count <= self._max_records:
             yield Chunk(transport, decoded, size)
             return

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from logagg.collector.units import Address, Duration, Listen
+from logagg.collector.units import Address, Duration, Listen, format_duration
 
 PREFIX = "LOGAGG_"
 #: Variables with our prefix that are no settings of the daemon: the client's, the tests', and where the file is.
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     rows_retention: Duration = Field(
         timedelta(days=7),
         gt=timedelta(0),
-        description="How long packed records are kept as rows, too, by day.",
+        description="How long packed records are kept as rows, too, by day; never longer than retention.",
     )
     rows_gin: bool = Field(
         False, description="Whether days that are over get GIN indexes, for full-text search in SQL of your own."
@@ -202,6 +202,9 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.max_frame > self.waiting:
             raise ValueError(f"max_frame ({self.max_frame} bytes) is more than buffer_bytes ({self.waiting} bytes)")
+        if "rows_retention" in self.model_fields_set and self.rows_retention > self.retention:
+            rows, records = format_duration(self.rows_retention), format_duration(self.retention)
+            raise ValueError(f"rows_retention ({rows}) is longer than retention ({records})")
         return self
 
     @model_validator(mode="after")

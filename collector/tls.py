@@ -1,6 +1,7 @@
 """TLS of the listeners: one certificate for all, read again on SIGHUP."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -19,10 +20,13 @@ class Tls:
         """Read the files; with `client_ca` senders have to show a certificate that it signed. Raises TlsError."""
         self._files = certificate, key
         self._client_ca = client_ca
+        #: Told why a handshake failed; the event loop itself closes the connection without a word.
+        self.failed: Callable[[str], None] = lambda _: None
         self.context = self._made()
 
     def _made(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.sslobject_class = _telling(lambda reason: self.failed(reason))
         _read(context, *self._files)
         if self._client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
@@ -41,6 +45,22 @@ class Tls:
             log.error("the certificate is not taken; the old one stays", reason=str(error))
         else:
             log.info("the certificate is read again", file=str(self._files[0]))
+
+
+def _telling(failed: Callable[[str], None]) -> type[ssl.SSLObject]:
+    """Return the class of connections that tell why their handshake failed."""
+
+    class Connection(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                failed(getattr(error, "verify_message", "") or error.reason or str(error))
+                raise
+
+    return Connection
 
 
 def tls_of(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:

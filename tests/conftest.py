@@ -22,6 +22,9 @@ import uvloop
 from logagg.sinks.embedded import EmbeddedPostgres
 from logagg.sinks.store import Store
 
+#: Bytes that name a case by themselves.
+LONGEST_NAME = 16
+
 #: Whole daemons: `daemon`, `start_daemon`.
 pytest_plugins = ["daemons"]
 
@@ -30,6 +33,11 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     if os.environ.get("LOGAGG_TEST_LOOP") == "uvloop":
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name long bytes by their place: what was compressed is another each second, and workers must agree."""
+    return argname if isinstance(val, bytes) and len(val) > LONGEST_NAME else None
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

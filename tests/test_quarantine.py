@@ -108,6 +108,7 @@ async def test_list_some(database_url: str, run: Run, options: list[str], ids: l
     await put(database_url, reject(b"1"), reject(b"2", "http", "50% Bad"), reject(b"3", "http", "other"))
     result = await run("list", "-o", "jsonl", *options)
     assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ids
+    assert [each["id"] for each in json.loads((await run("list", "-o", "json", *options)).stdout)] == ids
     assert result.exit_code == (0 if ids else 1)
     assert ("there are older ones" in result.stderr) == (options == ["-n", "1"])
 
@@ -200,7 +201,7 @@ async def test_records_that_postgresql_refused(database_url: str, run: Run, sql:
     whole = record(NOW, timestamp=early, message="nul \0 half \ud800", source="10.9.9.9", severity=9, **told)
     await put(database_url, poison(whole, "refused"), poison(record(NOW, raw=b"as it came"), "refused"))
     result = await run("replay", "--all")
-    assert (result.exit_code, result.stdout) == (1, "replayed 1 of 2, 1 records; 1 stays\n")
+    assert (result.exit_code, result.stdout) == (1, "replayed 1 of 2, 1 record; 1 stays\n")
     assert result.stderr.startswith("2 stays: PostgreSQL refused the record, and these are the bytes it came as")
     (row,) = await sql.fetch("select * from logs")
     assert (row["timestamp"], row["received_at"], row["message"]) == (early, NOW, "nul � half �")
@@ -221,7 +222,7 @@ async def test_what_postgresql_refuses_once_more(database_url: str, run: Run, sq
     await sql.execute("alter table logs add constraint no_two check (message <> 'two')")
     await put(database_url, reject(b'[{"message":"one"},{"message":"two"}]'))
     result = await run("replay", "--all")
-    assert (result.exit_code, result.stdout) == (1, "replayed 0 of 1, 1 records; 1 stays\n")
+    assert (result.exit_code, result.stdout) == (1, "replayed 0 of 1, 1 record; 1 stays\n")
     assert "1 stays: PostgreSQL refuses it, it has a new ID: CheckViolationError" in result.stderr
     assert await messages(sql) == ["one"]
     assert await left(sql) == [2]
@@ -287,7 +288,7 @@ async def test_no_such_id(database_url: str, run: Run, sql: asyncpg.Connection) 
     assert shown.stderr == "logagg: not in quarantine: 7; `logagg quarantine list` shows what is\n"
     await put(database_url, reject(b'{"message":"m"}'))
     result = await run("replay", "7", "1", "9")
-    assert (result.exit_code, result.stdout) == (2, "replayed 1 of 1, 1 records\n")
+    assert (result.exit_code, result.stdout) == (2, "replayed 1 of 1, 1 record\n")
     assert result.stderr == "logagg: not in quarantine: 7, 9; `logagg quarantine list` shows what is\n"
     assert await messages(sql) == ["m"]
 

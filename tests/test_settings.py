@@ -67,6 +67,14 @@ def test_every_error_is_named_with_its_place(tmp_path: Path, monkeypatch: pytest
     assert "no_such: unknown setting" in lines[3]
 
 
+def test_rows_never_outlive_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGAGG_RETENTION", "3d")
+    load_settings()  # the default of the other is longer, and means no more
+    monkeypatch.setenv("LOGAGG_ROWS_RETENTION", "4d")
+    with pytest.raises(SettingsError, match=r"rows_retention \(4d\) is longer than retention \(3d\)"):
+        load_settings()
+
+
 def test_settings_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGAGG_BUFFER_BYTES", "100KiB")
     with pytest.raises(SettingsError, match=r"max_frame \(1048576 bytes\) is more than buffer_bytes \(102400 bytes\)"):

@@ -119,6 +119,7 @@ async def test_a_sender_without_the_right_certificate_is_refused(start_daemon: S
     while await daemon.metric("logagg_records_stored_total", transport="syslog-tls") < 1:
         await asyncio.sleep(0.01)
     assert [record["message"] for record in await daemon.logs()] == ["by client"]
+    assert await daemon.metric("logagg_tls_handshake_failures_total") == 2
 
 
 def test_http_over_tls_and_a_certificate_that_changes(folder: Path, tmp_path: Path, database_url: str) -> None:

@@ -1,0 +1,45 @@
+"""What senders do wrong, in the daemon's log: at once the first time, then no more than once a minute for each."""
+
+import time
+from typing import Final, NamedTuple
+
+import structlog
+
+log = structlog.get_logger("listener")
+
+#: Seconds between two lines about the same sender and fault.
+PAUSE: Final = 60.0
+#: Senders and faults that are remembered; beyond it the one that was said first is forgotten.
+_MOST: Final = 1000
+#: Characters of a reason, which may hold what was sent.
+_LONGEST: Final = 300
+
+
+class _Said(NamedTuple):
+    when: float
+    #: How often it has happened since.
+    more: int
+
+
+class Complaints:
+    """Says what is wrong with what is sent, without a line for each time."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str, str], _Said] = {}
+
+    def say(self, event: str, transport: str, peer: str, reason: str, times: int = 1) -> None:
+        """Log a warning, unless one of the same event, transport and peer was logged less than a minute ago.
+
+        The line has the newest reason, and how many times it happened since the line before.
+        """
+        key, now = (event, transport, peer), time.monotonic()
+        before = self._said.pop(key, None)
+        if before and now - before.when < PAUSE:
+            self._said[key] = before._replace(more=before.more + times)
+            return
+        if len(self._said) >= _MOST:
+            del self._said[next(iter(self._said))]
+        self._said[key] = _Said(now, 0)
+        times += before.more if before else 0
+        whose = {"peer": peer} if peer else {}
+        log.warning(event, transport=transport, **whose, times=times, reason=reason[:_LONGEST])
