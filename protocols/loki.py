@@ -5,37 +5,47 @@ the message as it stands, be it JSON or logfmt; labels and structured metadata a
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain, islice
+from operator import attrgetter
 from typing import Any, Final
 
-from logagg.protocols import encodings, jsontext
+import numpy as np
+
+from logagg.protocols import encodings, group_columns, jsontext
 from logagg.protocols.clean import clean_text, to_text
+from logagg.protocols.columns import Columnar
+from logagg.protocols.group_columns import Rows
 from logagg.protocols.groups import Group
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
 from logagg.protocols.levels import SEVERITY_OF_NAME
 from logagg.protocols.names import FIELDS
 from logagg.protocols.protobuf import messages, parse
 from logagg.protocols.record import Decoded, Origin, Record, Reject
+from logagg.protocols.stamps import Integers
 from logagg.protocols.times import to_datetime
 
-_PROTO: Final = messages(
-    "logagg.loki",
-    {
-        "Timestamp": {"seconds": (1, "int64"), "nanos": (2, "int32")},
-        "Label": {"name": (1, "bytes"), "value": (2, "bytes")},
-        "Entry": {"timestamp": (1, "Timestamp"), "line": (2, "bytes"), "metadata": (3, "[Label]")},
-        "Stream": {"labels": (1, "bytes"), "entries": (2, "[Entry]")},
-        "PushRequest": {"streams": (1, "[Stream]")},
-    },
-)
+_TABLE: Final = {
+    "Timestamp": {"seconds": (1, "int64"), "nanos": (2, "int32")},
+    "Label": {"name": (1, "string"), "value": (2, "string")},
+    "Entry": {"timestamp": (1, "Timestamp"), "line": (2, "string"), "metadata": (3, "[Label]")},
+    "Stream": {"labels": (1, "string"), "entries": (2, "[Entry]")},
+    "PushRequest": {"streams": (1, "[Stream]")},
+}
+_PROTO: Final = messages("logagg.loki", _TABLE, lenient=True)
+_STRICT: Final = messages("logagg.loki", _TABLE)
 
 #: Where no label is one of the mapping's names of a service, Loki takes these, in this order
 #: (`discover_service_name` in its configuration). They say no more than a guess, and stay labels.
 _SERVICE: Final = ("name", "app_kubernetes_io_name", "container", "component", "workload", "job")
 _SERVICES: Final = frozenset(FIELDS["service"])
 _LEVELS: Final = frozenset(FIELDS["level"])
+#: Names of a level in structured metadata.
+_METADATA_LEVELS: Final = ("level", "detected_level")
+_ENTRY: Final = attrgetter("timestamp", "line", "metadata")
+_LABEL_OF: Final = attrgetter("name", "value")
 
 #: One label of `{a="b", c="d"}`; the value as Go's strconv.Quote writes it.
 _LABEL: Final = re.compile(r'[{,]\s*([^\s={},"]+)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?=[,}])', re.DOTALL)
@@ -45,6 +55,8 @@ _LETTERS: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: Digits of nanoseconds since 1970 from September 2001 to the year 2286; the last three are below a microsecond.
 _DIGITS: Final = 19
+#: Seconds well within the years 1 and 9999.
+_FIRST, _LAST = -62_000_000_000, 253_000_000_000
 
 
 def take(request: Request, origin: Origin) -> Taken:
@@ -54,7 +66,7 @@ def take(request: Request, origin: Origin) -> Taken:
         decoded = _from_json(request.body, tenant, origin)
     else:
         decoded = _from_protobuf(_unpacked(request), tenant, origin)
-    if decoded.rejects and not decoded.records:
+    if decoded.rejects and not len(decoded.records):
         raise Malformed(f"no line in a body of {len(request.body)} bytes: {decoded.rejects[0].reason}")
     return Taken(decoded, Answer(204))
 
@@ -74,7 +86,14 @@ def _unpacked(request: Request) -> bytes:
         raise Malformed(str(error)) from None
 
 
-def _from_protobuf(body: bytes, tenant: str, origin: Origin) -> Decoded:
+def _from_protobuf(body: bytes, tenant: str, origin: Origin) -> Decoded | Columnar:
+    try:
+        return _protobuf_columns(body, tenant, origin)
+    except group_columns.ODD:
+        return _protobuf_one_by_one(body, tenant, origin)
+
+
+def _protobuf_one_by_one(body: bytes, tenant: str, origin: Origin) -> Decoded:
     decoded = Decoded([], [])
     add = decoded.records.append
     for stream in parse(_PROTO["PushRequest"], body).streams:
@@ -106,7 +125,27 @@ def _time(stamp: Any) -> datetime | None:
         return None
 
 
-def _from_json(body: bytes, tenant: str, origin: Origin) -> Decoded:
+def _protobuf_columns(body: bytes, tenant: str, origin: Origin) -> Columnar:
+    streams = parse(_STRICT["PushRequest"], body).streams
+    entries = list(chain.from_iterable(stream.entries for stream in streams))
+    labels = [stream.labels for stream in streams]
+    if len(entries) < group_columns.FEW or "\0" in "".join(labels):
+        raise ValueError("few records, or a NUL")
+    groups = [_group(dict(_labels(text)), tenant, origin) for text in labels]
+    stamps, lines, metadata = zip(*map(_ENTRY, entries), strict=True)
+    since = np.array([stamp.seconds for stamp in stamps], np.int64)
+    of_second = np.array([stamp.nanos for stamp in stamps], np.int64)
+    if since.min() < _FIRST or since.max() > _LAST:
+        raise ValueError("no time")
+    timeless = set(np.flatnonzero((since == 0) & (of_second == 0)).tolist())
+    lists = [labels[:] for labels in metadata]  # to iterate over what is in the message takes three times as long
+    pairs = map(_LABEL_OF, chain.from_iterable(lists))
+    own = [dict(islice(pairs, len(some))) if some else {} for some in lists]
+    since = since * 1_000_000 + of_second // 1000
+    return _columns(groups, [len(stream.entries) for stream in streams], since, timeless, lines, own, origin)
+
+
+def _from_json(body: bytes, tenant: str, origin: Origin) -> Decoded | Columnar:
     try:
         value, replaced = jsontext.loads(body)
     except ValueError as error:
@@ -114,6 +153,11 @@ def _from_json(body: bytes, tenant: str, origin: Origin) -> Decoded:
     streams = value.get("streams") if isinstance(value, dict) else None
     if not isinstance(streams, list):
         raise Malformed(f"body of {len(body)} bytes has no array `streams`")
+    if not replaced:
+        try:
+            return _json_columns(streams, tenant, origin)
+        except group_columns.ODD:
+            pass
     decoded = Decoded([], [])
     raw = body if replaced else None  # kept whole, with the first of its records
     for stream in streams:
@@ -131,6 +175,41 @@ def _from_json(body: bytes, tenant: str, origin: Origin) -> Decoded:
             except ValueError as error:
                 _reject(decoded, origin, error, {"stream": common, "values": [entry]}, body)
     return decoded
+
+
+def _json_columns(streams: list[Any], tenant: str, origin: Origin) -> Columnar:
+    """Read streams of `[time, line]` and `[time, line, metadata]`; raises one of ODD for others."""
+    read = list(map(_stream, streams))
+    entries = list(chain.from_iterable(entries for _, entries in read))
+    if len(entries) < group_columns.FEW or set(map(type, entries)) != {list} or not set(map(len, entries)) <= {2, 3}:
+        raise ValueError("few records, or no arrays of two or three")
+    stamps, lines = [entry[0] for entry in entries], [entry[1] for entry in entries]
+    if set(map(len, stamps)) != {_DIGITS} or not (digits := "".join(stamps)).isdigit() or not digits.isascii():
+        raise ValueError("no nanoseconds")
+    own = [dict.copy(entry[2]) if len(entry) > 2 and entry[2] is not None else {} for entry in entries]
+    if not set(map(type, chain.from_iterable(map(dict.values, own)))) <= {str}:
+        own = list(map(_texts, own))
+    groups = [_group(labels, tenant, origin) for labels, _ in read]
+    since = np.array(list(map(int, stamps)), np.int64) // 1000
+    return _columns(groups, [len(entries) for _, entries in read], since, set(), lines, own, origin)
+
+
+def _columns(
+    groups: list[Group],
+    counts: list[int],
+    since: Integers,
+    timeless: set[int],
+    lines: Sequence[str],
+    own: list[dict[str, str]],
+    origin: Origin,
+) -> Columnar:
+    """Make records as `_record` does. Takes their own fields over."""
+    names = set[str]().union(*own)
+    ids = [
+        [each.pop(name, None) or None for each in own] if name in names else None for name in ("trace_id", "span_id")
+    ]
+    severities = [None] * len(own) if names.isdisjoint(_METADATA_LEVELS) else _pop_levels(own)
+    return group_columns.decode(Rows(groups, counts, since, timeless, lines, own, severities, *ids), origin)
 
 
 def _stream(stream: Any) -> tuple[dict[str, str], list[Any]]:
@@ -192,12 +271,22 @@ def _record(group: Group, stamp: Any, line: str, own: dict[str, str], raw: bytes
 
 def _pop_level(labels: dict[str, str]) -> int | None:
     """Take the level out if it is one; `detected_level` is what agents and Loki found in the line."""
-    for name in ("level", "detected_level"):
+    for name in _METADATA_LEVELS:
         severity = SEVERITY_OF_NAME.get(labels.get(name, ""))
         if severity is not None:
             del labels[name]
             return severity
     return None
+
+
+def _pop_levels(own: list[dict[str, str]]) -> list[int | None]:
+    try:
+        severities = [SEVERITY_OF_NAME[labels["level"]] for labels in own]
+    except KeyError:
+        return list(map(_pop_level, own))
+    for labels in own:
+        del labels["level"]
+    return list(severities)
 
 
 def _group(labels: dict[str, str], tenant: str, origin: Origin) -> Group:

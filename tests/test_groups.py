@@ -42,7 +42,9 @@ def test_a_record_of_a_group_is_that_of_all_its_fields(
         "span_id": ids[1],
     }
     obj = orjson.loads(orjson.dumps(common | own | {name: value for name, value in given_fields.items() if value}))
-    made = Group(orjson.loads(orjson.dumps(common)), ORIGIN, "group").record(THEN, "m", dict(own), severity, ids)
+    made = Group(orjson.loads(orjson.dumps(common)), ORIGIN, "group").record(
+        THEN, "m", orjson.loads(orjson.dumps(own)), severity, ids
+    )
     assert comparable(made) == comparable(from_object(obj, ORIGIN))
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from logagg.protocols.http import Answer, Malformed, Request
-from logagg.protocols.otlp import _PROTO, OTLP, PROTOBUF
+from logagg.protocols.otlp import OTLP, PROTOBUF
+from logagg.protocols.otlp_protobuf import PROTO
 from logagg.protocols.record import Decoded, Origin, Record
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -46,7 +47,7 @@ def text(value: str) -> dict[str, str]:
 def protobuf(log: dict[str, Any], resource: dict[str, Any] | None = None, scope: dict[str, Any] | None = None) -> bytes:
     of_scope = {"scope": scope or {}, "log_records": [log]}
     of_resource = {"resource": resource or {}, "scope_logs": [of_scope]}
-    return bytes(_PROTO["ExportLogsServiceRequest"](resource_logs=[of_resource]).SerializeToString())
+    return bytes(PROTO["ExportLogsServiceRequest"](resource_logs=[of_resource]).SerializeToString())
 
 
 ATTRIBUTES = pairs(
@@ -333,9 +334,9 @@ def test_bad_bytes_are_replaced_and_kept_in_protobuf() -> None:
     resource = {"attributes": [{"key": b"r", "value": {"string_value": b"\xff"}}]}
     (record,), _ = export(protobuf(log), PROTOBUF)
     assert (record.message, rest(record)) == ("a\ufffd\ufffd", {"k\ufffd": "NaN"})
-    assert record.raw == _PROTO["LogRecord"](**log).SerializeToString()
+    assert record.raw == PROTO["LogRecord"](**log).SerializeToString()
     (record,), _ = export(protobuf({"body": {"string_value": b"a"}}, resource), PROTOBUF)
-    assert (rest(record), record.raw) == ({"r": "\ufffd"}, _PROTO["Resource"](**resource).SerializeToString())
+    assert (rest(record), record.raw) == ({"r": "\ufffd"}, PROTO["Resource"](**resource).SerializeToString())
 
 
 @pytest.mark.parametrize(
