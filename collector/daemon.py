@@ -45,6 +45,8 @@ from logagg.query.http import make_app
 from logagg.query.routes_export import export_routes
 from logagg.query.routes_logs import log_routes
 from logagg.query.routes_status import Status, page_routes, status_routes
+from logagg.query.routes_tail import tail_routes
+from logagg.query.tail import Tails
 from logagg.sinks.embedded import EmbeddedError, EmbeddedPostgres, default_data_dir
 from logagg.sinks.errors import StoreError, StoreUnavailable
 from logagg.sinks.journal import Journal, JournalError
@@ -252,6 +254,8 @@ def _application(
     journaling: Journaling | None,
 ) -> web.Application:
     status = Status(problem=lambda: flusher.trouble, counters=metrics.totals)
+    tails = Tails(store, engine)
+    metrics.watch_queries(lambda: engine.damaged_batches, lambda: tails.count)
     uploads = Uploads(
         intake,
         store.keys,
@@ -263,6 +267,7 @@ def _application(
     routes = [
         *log_routes(engine),
         *export_routes(store),
+        *tail_routes(tails),
         *ingest_routes(intake, settings.environment),
         *push_routes(wiring.over_http(settings), intake, settings.environment),
         *uploads.routes(),
@@ -275,6 +280,7 @@ def _application(
     ]
     app = make_app([*routes, *page_routes(routes)])
     app.on_shutdown.append(uploads.stop)
+    app.on_shutdown.append(tails.stop)
     app[BODIES] = Bodies(
         limit=settings.http_max_body,
         limit_of_all=settings.waiting,

@@ -142,6 +142,11 @@ class Metrics:
         self._show("journal_cut_bytes", "Bytes of torn ends, cut at the start.", lambda: journal.cut_bytes)
         self._show("journal_lost_records", "Records that damage made unreadable.", lambda: journal.lost_records)
 
+    def watch_queries(self, damaged: Callable[[], int], tails: Callable[[], int]) -> None:
+        """Show what those who ask meet."""
+        self._show("damaged_batches", "Packed batches that a question could not read, since the start.", damaged)
+        self._show("tails", "Live tails under way.", tails)
+
     def maintained(self, done: Upkeep) -> None:
         """Note the tasks of a round of maintenance, and what it found waiting."""
         for task in done.tasks:

@@ -19,7 +19,7 @@ from logagg.collector.units import Address, Duration, Listen, format_duration
 
 PREFIX = "LOGAGG_"
 #: Variables with our prefix that are no settings of the daemon: the client's, the tests', and where the file is.
-NOT_SETTINGS = {"LOGAGG_CONFIG", "LOGAGG_URL", "LOGAGG_TOKEN", "LOGAGG_TEST_DATABASE_URL"}
+NOT_SETTINGS = {"LOGAGG_CONFIG", "LOGAGG_URL", "LOGAGG_TOKEN", "LOGAGG_CA_FILE", "LOGAGG_TEST_DATABASE_URL"}
 MIB = 1 << 20
 _OVER_UDP = {"syslog_udp_listen", "gelf_udp_listen"}
 _WITHOUT_ANSWERS = {"tcp_listen", "syslog_tcp_listen", "syslog_tls_listen", "syslog_udp_listen"}

@@ -1,6 +1,10 @@
-"""Counts by columns and attributes, exactly, and the spread of a number in each group."""
+"""Counts by columns, attributes and bins of time, exactly, and the spread of a number in each group.
+
+A bin of time is one more key of a group: its first microsecond since 1970, until the answer is written.
+"""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,17 +15,40 @@ from logagg.query import attributes, spread, summaries
 from logagg.query.answers import Filter, Groups
 from logagg.query.errors import QueryError, QueryLimit
 from logagg.query.evaluate import column_of
+from logagg.query.histogram import bin_of, starts, width_of
 from logagg.query.plan import Plan
 from logagg.query.question import Question
 from logagg.query.syntax import LEVEL, NUMBERS, Field, field_of
-from logagg.query.tables import COLUMNS, Table
+from logagg.query.tables import COLUMNS, MINUTE, Table
 from logagg.sinks.store import BatchInfo
 
 COUNT = "count"
+TIME = "time"
 MAX_KEYS = 8
 _NO_COUNTS = pl.DataFrame(schema={COUNT: pl.Int64})
 
 Fields = dict[str, Field]
+
+
+class _Asked(NamedTuple):
+    """What to count by."""
+
+    fields: Fields
+    #: Microseconds of a bin of time; None for no bins.
+    width: int | None
+    #: A field of numbers.
+    number: Field | None
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of the columns that tell groups apart."""
+        return [*self.fields, *([TIME] if self.width else [])]
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns of records to look into."""
+        columns = {column_of(field) for field in (*self.fields.values(), *([self.number] if self.number else []))}
+        return columns | ({"timestamp"} if self.width else set())
 
 
 class _Part(NamedTuple):
@@ -31,43 +58,56 @@ class _Part(NamedTuple):
     values: pl.DataFrame | None = None
 
 
-async def aggregate(question: Question, asked: Filter, by: Sequence[str], of: str | None, max_groups: int) -> Groups:
+async def aggregate(
+    question: Question,
+    asked: Filter,
+    by: Sequence[str],
+    of: str | None,
+    interval: timedelta | None,
+    limit: int | None,
+    max_groups: int,
+) -> Groups:
     """Answer `Engine.aggregate`."""
-    fields = _fields(by, of)
-    number = None if of is None else _number_field(of)
+    wanted = _asked(by, of, interval)
     plan, batches = await question.plan(asked)
     found = _Part(_NO_COUNTS)
-    if number is None:
-        found, batches = await _known(question, plan, batches, fields)
-    columns = {column_of(field) for field in (*fields.values(), *([number] if number else []))}
+    if wanted.number is None:
+        found, batches = await _known(question, plan, batches, wanted)
+        _refuse_many(found, wanted, max_groups)
 
     def part_of(frame: pl.DataFrame) -> _Part:
-        keys = _keys(frame, fields)
-        return _Part(_counted(frame, keys), spread.values(frame, keys, number) if number else None)
+        keys = _keys(frame, wanted)
+        return _Part(_counted(frame, keys), spread.values(frame, keys, wanted.number) if wanted.number else None)
 
     async def work(batch: BatchInfo) -> _Part | None:
-        return await question.reduce(plan, batch, columns, part_of)
+        return await question.reduce(plan, batch, wanted.columns, part_of)
 
     def take(part: _Part) -> None:
         nonlocal found
-        found = _added(found, part, list(fields))
-        if found.counts.height > max_groups:
-            names = ", ".join(by)
-            raise QueryLimit(f"more than {max_groups} different values of {names}; count by less, or ask for less")
+        found = _added(found, part, wanted.keys)
+        _refuse_many(found, wanted, max_groups)
 
     await question.each(plan, batches, work, take)
-    return Groups(await question.run(_rows, found, fields), question.stats)
+    return Groups(await question.run(_rows, found, wanted, limit), question.stats)
 
 
-def _fields(by: Sequence[str], of: str | None) -> Fields:
+def _refuse_many(found: _Part, wanted: _Asked, max_groups: int) -> None:
+    if found.counts.height > max_groups:
+        names = ", ".join([*wanted.fields, *([f"bins of {wanted.width / 1e6:g} s"] if wanted.width else [])])
+        raise QueryLimit(f"more than {max_groups} different values of {names}; count by less, or ask for less")
+
+
+def _asked(by: Sequence[str], of: str | None, interval: timedelta | None) -> _Asked:
     if len(by) > MAX_KEYS:
         raise QueryError(f"counts by {len(by)} fields, at most {MAX_KEYS}")
     if len(set(by)) < len(by):
         raise QueryError(f"a field stands twice in {', '.join(by)}")
+    results = {COUNT, *(spread.RESULTS if of is not None else ()), *([TIME] if interval is not None else [])}
     for name in by:
-        if name in (COUNT, *(spread.RESULTS if of is not None else ())):
+        if name in results:
             raise QueryError(f"{name} is the name of a result; an attribute of this name is attributes.{name}")
-    return {name: field_of(name) for name in by}
+    width = None if interval is None else width_of(interval)
+    return _Asked({name: field_of(name) for name in by}, width, None if of is None else _number_field(of))
 
 
 def _number_field(of: str) -> Field:
@@ -78,26 +118,32 @@ def _number_field(of: str) -> Field:
 
 
 async def _known(
-    question: Question, plan: Plan, batches: Sequence[BatchInfo], fields: Fields
+    question: Question, plan: Plan, batches: Sequence[BatchInfo], wanted: _Asked
 ) -> tuple[_Part, Sequence[BatchInfo]]:
     """Return the counts that need no reading, and the batches that do."""
-    if not fields:
+    fields = wanted.fields.values()
+    if not wanted.keys:
         known = await summaries.totals(question, plan, batches)
         total = sum(known.values())
         counts = pl.DataFrame({COUNT: [total]}) if total else _NO_COUNTS
         left: Sequence[BatchInfo] = [batch for batch in batches if batch.batch not in known]
-    elif all(not field.attribute and column_of(field) in COLUMNS for field in fields.values()):
-        columns = {name: column_of(field) for name, field in fields.items()}
-        parts, left = await summaries.summed(question, plan, batches, partial(Table.by_columns, names=columns))
-        counts = pl.concat(parts).group_by(list(columns)).agg(pl.col(COUNT).sum()) if len(parts) > 1 else parts[0]
+    elif (wanted.width or 0) % MINUTE == 0 and all(not f.attribute and column_of(f) in COLUMNS for f in fields):
+        columns = {name: column_of(field) for name, field in wanted.fields.items()}
+        parts, left = await summaries.summed(
+            question, plan, batches, partial(Table.by_columns, names=columns, step=wanted.width)
+        )
+        counts = pl.concat(parts).group_by(wanted.keys).agg(pl.col(COUNT).sum()) if len(parts) > 1 else parts[0]
     else:
         return _Part(_NO_COUNTS), batches
     question.stats.skip("counted", len(batches) - len(left))
     return _Part(counts), left
 
 
-def _keys(frame: pl.DataFrame, fields: Fields) -> pl.DataFrame:
-    return pl.DataFrame([_values(frame, field).alias(name) for name, field in fields.items()])
+def _keys(frame: pl.DataFrame, wanted: _Asked) -> pl.DataFrame:
+    columns = [_values(frame, field).alias(name) for name, field in wanted.fields.items()]
+    if wanted.width:
+        columns.append(frame.select(bin_of(wanted.width).alias(TIME)).to_series())
+    return pl.DataFrame(columns)
 
 
 def _values(frame: pl.DataFrame, field: Field) -> pl.Series:
@@ -127,15 +173,27 @@ def _added(found: _Part, part: _Part, keys: list[str]) -> _Part:
     return _Part(joined.group_by(keys).agg(pl.col(COUNT).sum()) if keys else joined.sum(), values)
 
 
-def _rows(found: _Part, fields: Fields) -> list[dict[str, Any]]:
-    """Return the groups, most first, those of equal count by their values; None comes last."""
-    counts, keys = found.counts, list(fields)
+def _rows(found: _Part, wanted: _Asked, limit: int | None) -> list[dict[str, Any]]:
+    """Return the groups by time, then most first, those of equal count by their values; None comes last."""
+    counts, keys, fields = found.counts, wanted.keys, list(wanted.fields)
     if not counts.height:
-        return [] if fields else [{COUNT: 0}]
+        return [] if keys else [{COUNT: 0}]
     if found.values is not None:
         counts = spread.joined(counts, found.values, keys)
-    counts = counts.sort([COUNT, *keys], descending=[True, *[False] * len(keys)], nulls_last=True)
-    for name, field in fields.items():
+    if limit is not None and fields:
+        counts = _largest(counts, fields, limit)
+    order = [*([TIME] if wanted.width else []), COUNT, *fields]
+    counts = counts.sort(order, descending=[name == COUNT for name in order], nulls_last=True)
+    for name, field in wanted.fields.items():
         if field == Field(LEVEL, False):
             counts = counts.with_columns(pl.col(name).replace_strict(dict(enumerate(LEVELS)), return_dtype=pl.String))
+    if wanted.width:
+        counts = counts.with_columns(starts(pl.col(TIME)))
     return counts.to_dicts()
+
+
+def _largest(counts: pl.DataFrame, fields: list[str], limit: int) -> pl.DataFrame:
+    """Return the rows of the groups with the highest counts, over all bins of time together."""
+    total = pl.col(COUNT).sum().over(fields)
+    ordered = counts.sort([-total, *fields], nulls_last=True)
+    return ordered.filter(pl.struct(fields).rle_id() < limit)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import polars as pl
+
 #: By timestamp, then by id.
 Order = Literal["newest", "oldest"]
 
@@ -85,10 +87,21 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Context:
+    """A record and its neighbours by timestamp and id, both lists oldest first; records as in `Found`."""
+
+    before: list[dict[str, Any]]
+    record: dict[str, Any]
+    after: list[dict[str, Any]]
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True)
 class Groups:
     """Records counted by the values of some fields."""
 
-    #: `{field: value, ..., "count": n}`, most first; with a field of numbers, `spread.RESULTS` too.
+    #: `{field: value, ..., "count": n}`, most first; with a field of numbers, `spread.RESULTS` too. With an interval,
+    #: each has the start of its bin as `time`, and the first bins come first; a bin without records has no row.
     rows: list[dict[str, Any]]
     stats: Stats
 
@@ -141,6 +154,11 @@ class Pattern:
     example: str
     #: Records by level name, most severe first.
     levels: dict[str, int]
+    #: Where it was asked what is new since a time: whether no message of this form was seen before it, how many were in
+    #: a window of the same length right before it, and how many times as many there are now (None for none before).
+    new: bool | None = None
+    before: int | None = None
+    growth: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,5 +168,17 @@ class Patterns:
     patterns: list[Pattern]
     #: Messages looked at, and whether older ones were left out because of the limit.
     messages: int
+    cut: bool
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Which record is of which pattern: the newest records that match, newest first."""
+
+    #: `id`, and `label`: the place in `templates`.
+    records: pl.DataFrame
+    templates: list[str]
+    #: Whether older ones were left out because of the limit.
     cut: bool
     stats: Stats

@@ -8,10 +8,25 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
-from logagg.query import aggregate, histogram, mining, search
-from logagg.query.answers import Bin, Filter, Found, Groups, Histogram, Order, Pattern, Patterns, Stats
+import structlog
+
+from logagg.query import aggregate, context, histogram, patterns, search
+from logagg.query.answers import (
+    Bin,
+    Context,
+    Filter,
+    Found,
+    Groups,
+    Histogram,
+    Members,
+    Order,
+    Pattern,
+    Patterns,
+    Stats,
+)
 from logagg.query.errors import QueryError, QueryLimit
 from logagg.query.question import Question
 from logagg.query.tables import Tables
@@ -19,11 +34,13 @@ from logagg.sinks.store import Store
 
 __all__ = [
     "Bin",
+    "Context",
     "Engine",
     "Filter",
     "Found",
     "Groups",
     "Histogram",
+    "Members",
     "Order",
     "Pattern",
     "Patterns",
@@ -34,6 +51,8 @@ __all__ = [
 
 #: Places up to which an offset may lead; they are all sorted.
 MAX_OFFSET = 1_000_000
+
+log = structlog.get_logger(__name__)
 
 
 class Engine:
@@ -47,12 +66,14 @@ class Engine:
         concurrency: int = 2,
         max_records: int = 10_000,
         max_groups: int = 100_000,
-        pattern_records: int = 50_000,
+        pattern_records: int = 200_000,
+        member_records: int = 1_000_000,
     ) -> None:
         """Set the limits.
 
         `timeout` in seconds for one question, `concurrency` of them at once, `max_records` in one answer, `max_groups`
-        of an aggregation, `pattern_records` in which patterns are looked for.
+        of an aggregation, `pattern_records` in which patterns are looked for, `member_records` where each of them
+        counts: it is told what is new, or which record is of which pattern.
         """
         self._store = store
         self._tables = Tables()
@@ -60,6 +81,8 @@ class Engine:
         self._max_records = max_records
         self._max_groups = max_groups
         self._pattern_records = pattern_records
+        self._member_records = member_records
+        self._damaged: set[int] = set()
         self._turns = asyncio.Semaphore(concurrency)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="query")
 
@@ -92,25 +115,64 @@ class Engine:
                 question, asked, limit=limit, offset=offset, cursor=cursor, order=order, count=count
             )
 
-    async def aggregate(self, asked: Filter, by: Sequence[str], of: str | None = None) -> Groups:
+    async def record(self, id_: int) -> dict[str, Any] | None:
+        """Return the record with this id, as in `Found`; None when there is none."""
+        async with self._question() as question:
+            return await context.by_id(question, id_)
+
+    async def context(self, id_: int, *, before: int, after: int) -> Context | None:
+        """Return the record with this id, and so many before and after it of the same host, service and source."""
+        async with self._question() as question:
+            return await context.context(question, id_, before, after)
+
+    async def aggregate(
+        self,
+        asked: Filter,
+        by: Sequence[str],
+        of: str | None = None,
+        *,
+        interval: timedelta | None = None,
+        limit: int | None = None,
+    ) -> Groups:
         """Count the records of each group of equal values, most first.
 
         Fields are columns, `level`, or attributes by path, whose values are text; None is for records without it. With
-        a field of numbers in `of`, its least, greatest, average and percentiles in each group, too.
+        a field of numbers in `of`, its least, greatest, average and percentiles in each group, too. With an interval,
+        each group is counted by bins of time, those of `histogram`. With a limit, only the largest groups are answered.
         """
         async with self._question() as question:
-            return await aggregate.aggregate(question, asked, by, of, self._max_groups)
+            return await aggregate.aggregate(question, asked, by, of, interval, limit, self._max_groups)
 
     async def histogram(self, asked: Filter, *, interval: timedelta | None = None) -> Histogram:
         """Return counts over time; without an interval, in at most about 100 bins."""
         async with self._question() as question:
             return await histogram.histogram(question, asked, interval)
 
-    async def patterns(self, asked: Filter, *, limit: int) -> Patterns:
-        """Return the most frequent patterns of the newest messages that match, `pattern_records` at most."""
+    async def patterns(self, asked: Filter, *, limit: int, new_since: datetime | None = None) -> Patterns:
+        """Return the most frequent patterns of the newest messages that match, `pattern_records` at most.
+
+        With `new_since`: the patterns of the messages since then, compared with those before; first those that are new,
+        then those that rose most. For that the range is widened to a window of the same length right before.
+        """
         self._check_limit(limit)
+        most = self._pattern_records if new_since is None else self._member_records
         async with self._question() as question:
-            return await mining.patterns(question, asked, limit, self._pattern_records)
+            return await patterns.patterns(question, asked, limit, most, new_since)
+
+    async def members(self, asked: Filter) -> Members:
+        """Return the pattern of each of the newest records that match, `member_records` at most."""
+        async with self._question() as question:
+            return await patterns.members(question, asked, self._member_records)
+
+    @property
+    def damaged_batches(self) -> int:
+        """How many packed batches questions could not read since the start; each is in the log, once."""
+        return len(self._damaged)
+
+    def _found_damaged(self, batch: int, problem: str) -> None:
+        if batch not in self._damaged:
+            self._damaged.add(batch)
+            log.error("a packed batch cannot be read; answers leave it out", batch=batch, problem=problem)
 
     def _check_limit(self, limit: int) -> None:
         if not 1 <= limit <= self._max_records:
@@ -118,7 +180,7 @@ class Engine:
 
     @asynccontextmanager
     async def _question(self) -> AsyncIterator[Question]:
-        question = Question(self._store, self._tables, self._pool, self.timeout)
+        question = Question(self._store, self._tables, self._pool, self.timeout, self._found_damaged)
         try:
             async with asyncio.timeout(self.timeout) as clock, self._turns:
                 yield question

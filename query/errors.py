@@ -2,6 +2,8 @@
 
 #: Characters of the query shown on each side of the place of an error.
 _SHOWN = 60
+#: Bytes that an answer may take as columns; as Python's objects, and then as JSON, it takes some five times as much.
+MAX_ANSWER = 64 << 20
 
 
 class QueryError(Exception):
@@ -20,6 +22,12 @@ class QueryError(Exception):
 
 class QueryLimit(Exception):
     """The question was ended by a limit; the message says which, with its numbers."""
+
+
+def refuse_large(size: int, what: str) -> None:
+    """Raise QueryLimit when an answer of so many bytes is beyond the memory limit; `what` has them: "500 records"."""
+    if size > MAX_ANSWER:
+        raise QueryLimit(f"{what} take {size} bytes of memory, at most {MAX_ANSWER}; ask for fewer")
 
 
 def _pointed(text: str, position: int) -> str:

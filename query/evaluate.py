@@ -8,6 +8,7 @@ import operator
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -30,7 +31,7 @@ from logagg.query.syntax import (
     Regex,
     Substring,
 )
-from logagg.query.text import number, patterns_of, same_number
+from logagg.query.text import moment, number, patterns_of
 
 #: Called now and then; raises to end the evaluation.
 Check = Callable[[], None]
@@ -150,12 +151,14 @@ def _by_value(node: Compare | Exists, frame: pl.DataFrame, check: Check) -> pl.S
         return _in_attributes(node, column, check)
     if isinstance(node, Exists):
         return column.is_not_null()
-    value = node.value
+    value: int | float | Decimal | datetime | str = node.value
     sign: str = node.operator
     if isinstance(value, datetime):
         column, value = column.to_physical(), microseconds(value)
     elif isinstance(value, str):
         value, sign = LEVELS.index(value), _MIRRORED[sign]
+    if isinstance(value, Decimal):
+        value = float(value)
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
         value = float(value) if abs(value) < 1 << 1000 else float("inf") * (1 if value > 0 else -1)
     found: pl.Series = _BY_SIGN[sign](column.cast(pl.Int64), value)
@@ -220,10 +223,11 @@ def _in_attributes(node: _TextNode | Compare | Exists, column: pl.Series, check:
         unsure = texts.str.contains("\\", literal=True) | (texts.str.len_bytes() > _LONG)
         rows = rows.filter(unsure | _in_texts(node, texts, check))
     found = [pl.Series(dtype=pl.UInt32)]
-    for start in range(0, len(rows), attributes.CHUNK):
+    texts = column.gather(rows)
+    for start, size in attributes.chunks(texts):
         check()
-        part = rows.slice(start, attributes.CHUNK)
-        found.append(part.gather(_owners(node, column.gather(part).to_list(), check)))
+        part = rows.slice(start, size)
+        found.append(part.gather(_owners(node, texts.slice(start, size).to_list(), check)))
     return _mask(pl.concat(found), len(column))
 
 
@@ -239,10 +243,10 @@ def _hits(node: _TextNode | Compare, texts: list[str], check: Check) -> list[int
     """Return the places of the values that match."""
     match node:
         case Compare(_, sign, value):
-            compare = _BY_SIGN[sign]
-            return [i for i, text in enumerate(texts) if (n := number(text)) is not None and compare(n, value)]
+            compare, read = _BY_SIGN[sign], moment if isinstance(value, datetime) else number
+            return [i for i, text in enumerate(texts) if (n := read(text)) is not None and compare(n, value)]
         case Equal(_, (text,)) if (wanted := number(text)) is not None:
-            return [i for i, other in enumerate(texts) if other == text or same_number(other, wanted)]
+            return [i for i, other in enumerate(texts) if other == text or number(other) == wanted]
         case Equal() | Phrase() | Substring() | Regex():
             series = attributes.to_series(texts)
             hits: list[int] = _in_texts(node, series, check).arg_true().to_list()

@@ -24,6 +24,7 @@ from logagg.query.plan import Plan
 from logagg.query.question import Question
 from logagg.query.summaries import summed
 from logagg.query.tables import MINUTE, Table
+from logagg.sinks.frames import TIME
 from logagg.sinks.store import BatchInfo
 
 MAX_BINS = 10_000
@@ -63,7 +64,7 @@ class _Span(NamedTuple):
 
 async def histogram(question: Question, asked: Filter, interval: timedelta | None) -> Histogram:
     """Answer `Engine.histogram`."""
-    width = None if interval is None else _width(interval)
+    width = None if interval is None else width_of(interval)
     plan, batches = await question.plan(asked)
     if width and plan.start and plan.end:
         _refuse_many(_Span(microseconds(plan.start), microseconds(plan.end)), width)
@@ -104,17 +105,27 @@ async def _read(
     return counts, step
 
 
-def _width(interval: timedelta) -> int:
+def width_of(interval: timedelta) -> int:
+    """Return the width of a bin in microseconds. Raises QueryError for one that is too small."""
     width = interval // _MICROSECOND
     if width < _SHORTEST:
         raise QueryError(f"interval of {interval.total_seconds():g} s, at least {_SHORTEST / _SECOND:g} s")
     return width
 
 
+def bin_of(width: int) -> pl.Expr:
+    """Return for each timestamp the first microsecond since 1970 of its bin."""
+    return pl.col("timestamp").to_physical() // width * width
+
+
+def starts(bins: pl.Expr) -> pl.Expr:
+    """Return the start of each bin as a time, the first there is for one that would be before it."""
+    return bins.clip(_YEAR_1).cast(TIME)
+
+
 def _counted(frame: pl.DataFrame, width: int) -> pl.DataFrame:
     """Return the counts by start of the bin and severity."""
-    start = pl.col("timestamp").to_physical() // width * width
-    return frame.group_by(start.alias("start"), "severity").agg(pl.len().cast(pl.Int64).alias("count"))
+    return frame.group_by(bin_of(width).alias("start"), "severity").agg(pl.len().cast(pl.Int64).alias("count"))
 
 
 def _added(counts: pl.DataFrame, part: pl.DataFrame, step: int, coarsen: bool) -> tuple[pl.DataFrame, int]:

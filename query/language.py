@@ -7,11 +7,13 @@ r"""The query language: text to tree, by recursive descent.
     term    = "(" or ")" | regex | text | field operator value
     field   = name | quoted             a column, else a (dotted) attribute; `attributes.x` is always an attribute
     operator= ":" | "=" | "!=" | "<" | "<=" | ">" | ">="
+    value   = text | regex              a regular expression after ":" only
     text    = word, "quoted" with the escapes \" \\ \* \/ \n \r \t \uXXXX, both with `*`
     regex   = "/" expression "/" [ "i" ]
 
 Text is a phrase of its words; between two `*` it is a substring; alone, `*` matches everything. A bare word ends at
-white space, a parenthesis or a quote.
+white space, a parenthesis or a quote. After a field it is the whole value, with case; only after `message:` it is text
+to search for, as without a field.
 """
 
 import re
@@ -23,6 +25,7 @@ from logagg.protocols.times import to_datetime
 from logagg.query.errors import QueryError
 from logagg.query.syntax import (
     LEVEL,
+    MESSAGE,
     NAME,
     NUMBERS,
     TIMES,
@@ -41,8 +44,9 @@ from logagg.query.syntax import (
     all_of,
     any_of,
     field_of,
+    quote,
 )
-from logagg.query.text import MAX_STARS, MAX_WORDS, check_regex, number, words_of
+from logagg.query.text import MAX_STARS, MAX_WORDS, check_regex, moment, number, words_of
 
 MAX_QUERY = 65536
 MAX_DEPTH = 100
@@ -57,6 +61,8 @@ _REGEX = re.compile(r"/((?:[^/\\]|\\.)*)/(i?)", re.DOTALL)
 _KEYWORD = re.compile(r'(and|or|not)(?=[\s()"]|$)', re.IGNORECASE)
 #: `::` and `://` are no operators: `std::io` and `https://example.com` are text.
 _OPERATOR = re.compile(r"!=|<=|>=|[=<>]|:(?!:|//)")
+#: No value begins so without quotes: other languages write `:>=`, `==` and `=>`.
+_SIGN = re.compile(r"[<>=]")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)|(\*)", re.DOTALL)
 _ESCAPED = {'"': '"', "\\": "\\", "*": "*", "/": "/", "n": "\n", "r": "\r", "t": "\t"}
 
@@ -186,6 +192,9 @@ class _Parser:
             if not _is_text(field):
                 self._fail(f"{field} is not text; a regular expression cannot match it", start)
             return self._regex(field)
+        if operator in (":", "=") and _SIGN.match(self.text, start):
+            hint = "comparisons are = != < <= > >=; quote a value that begins so"
+            self._fail(f'expected a value right after "{field}{operator}"; {hint}', start)
         if following == '"':
             value = self._quoted()
         elif _BARE.match(self.text, start):
@@ -197,9 +206,9 @@ class _Parser:
             node: Node = Exists(field)
         elif not _is_text(field):
             node = self._compare(field, operator, value)
-        elif operator == ":":
+        elif operator == ":" and field == MESSAGE:
             node = self._words(field, value)
-        elif operator in ("=", "!="):
+        elif operator in (":", "=", "!="):
             node = self._equal(field, value)
         else:
             node = self._compare(field, operator, value)
@@ -223,7 +232,7 @@ class _Parser:
         # A star that was escaped is a character like any other: no part of a word.
         words = words_of("*".join(part.replace("*", " ") for part in value.parts))
         if not any(word.strip("*") for word in words):
-            shown = value.plain if len(value.plain) < 20 else "..."
+            shown = quote(value.plain)[1:-1] if len(value.plain) < 20 else "..."
             hint = f'to find these characters, write "*{shown}*"' if shown else 'the empty text is found by field=""'
             self._fail(f"no letter, digit or underscore in this text; {hint}", value.position)
         size = len(words) + sum(word.count("*") for word in words)
@@ -233,16 +242,18 @@ class _Parser:
 
     def _compare(self, field: Field, operator: str, value: _Text) -> Node:
         text = value.plain
-        if field.attribute or field.name in NUMBERS:
-            found: Value | None = number(text)
-            expected = "a number"
+        if field.attribute:
+            found: Value | None = moment(text) if number(text) is None else number(text)
+            expected = "a number, or a time such as 2026-11-20T10:00,"
+        elif field.name in NUMBERS:
+            found, expected = number(text), "a number"
         elif field.name in TIMES:
             found, expected = to_datetime(text), "a time such as 2026-11-20T10:00 or 2026-11-20"
         elif field.name == LEVEL:
             severity = severity_of(text)
             found, expected = None if severity is None else LEVELS[severity], f"one of {' '.join(LEVELS)}"
         else:
-            self._fail(f"{field} is text; it takes : and = only", value.position)
+            self._fail(f"{field} is text; it takes : = and != only", value.position)
         if found is None:
             self._fail(f'expected {expected} after "{field}{operator}"', value.position)
         return Compare(field, cast("Operator", "=" if operator in (":", "!=") else operator), found)

@@ -2,7 +2,7 @@
 
 One fixed set for every system. No rule knows the words of one program: each is a statement about how programs write
 values (numbers, addresses, identifiers, quantities, dates) into text. What cannot be told from its shape is left to the
-comparison of lines in `patterns.py`.
+comparison of lines in `templates.py`.
 """
 
 import re
@@ -32,7 +32,8 @@ _VALUE = re.compile(
     # One dot alone may also be `object.field:value`, so the last part must look like a domain or an extension then.
     | (?<![\w.-])[\w-]+(?:\.[\w-]+)*\.(?:[\w-]+\.[\w-]+|[a-z]{2,6}):\d+(?!\w)
     # IPv6, MAC and other groups of hexadecimal digits between colons.
-    | (?<![\w:])(?=[A-Fa-f:]*\d)(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])
+    | (?<![\w:])(?=[A-Fa-f:]*\d)(?:[0-9A-Fa-f]{0,4}:){2,31}[0-9A-Fa-f]{0,4}(?![\w:])
+    | (?<![\w:])(?:[0-9A-Fa-f]{2}:){5,31}[0-9A-Fa-f]{2}(?![\w:])
     # Absolute and relative paths, of Unix and Windows, with the query of an HTTP target. A slash inside a word is none.
     | (?<![\w.)\]*/\\~])(?:[A-Za-z]:[\\/]|\\\\|~?\.{0,2}/)(?=[\w.*])[^\s"'<>()\[\]{},;:|]*[^\s"'<>()\[\]{},;:|.]
     # UUIDs, whose groups of four may hold no digit.

@@ -3,78 +3,24 @@
 The routes of the two seed services keep the seeds' shapes; where a field is ours, its description says so.
 """
 
-import re
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from logagg.query.kinds import EntryLevel, Interval, Level, Seed1Level, Since, Time, ago
 
 
-class Level(StrEnum):
-    """The levels of a stored record: the names of the syslog severities, the most severe first."""
+class Asked(BaseModel):
+    """What all reading routes have in common."""
 
-    EMERGENCY = "EMERGENCY"
-    ALERT = "ALERT"
-    CRITICAL = "CRITICAL"
-    ERROR = "ERROR"
-    WARNING = "WARNING"
-    NOTICE = "NOTICE"
-    INFO = "INFO"
-    DEBUG = "DEBUG"
+    stats: bool = Field(
+        False, description="Say what the answer cost: in the header X-Logagg-Stats, and in an answer that is an object."
+    )
 
 
-class Seed1Level(StrEnum):
-    """The levels that seed 1 takes."""
-
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
-    DEBUG = "DEBUG"
-
-
-class EntryLevel(StrEnum):
-    """The levels that seed 2 takes."""
-
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
-    CRITICAL = "CRITICAL"
-
-
-def _plus(value: object) -> object:
-    """Give a zone back its plus sign, which an unquoted URL turned into a space."""
-    return re.sub(r" (?=\d\d:?\d\d$)", "+", value) if isinstance(value, str) and "T" in value.upper() else value
-
-
-def _utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-    except OverflowError:
-        raise ValueError("the time is out of the years 1 to 9999 in UTC") from None
-
-
-#: RFC 3339, without a zone (then UTC), a date, or seconds or milliseconds since 1970. Always aware and UTC afterwards.
-Time = Annotated[datetime, BeforeValidator(_plus), AfterValidator(_utc)]
-
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def _interval(value: object) -> object:
-    found = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", value) if isinstance(value, str) else None
-    if not found or not int(found[1]):
-        raise ValueError("expected seconds, or a whole number with a unit of s, m, h, d, w such as 5m")
-    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
-
-
-Interval = Annotated[
-    timedelta, BeforeValidator(_interval), WithJsonSchema({"type": "string", "examples": ["5m", "60"]})
-]
-
-
-class Filters(BaseModel):
-    """Which records: what all reading routes have in common. All that is given must hold."""
+class Filters(Asked):
+    """Which records. All that is given must hold."""
 
     start_time: Time | None = Field(None, description="Not before this time, inclusive. Without a zone it is UTC.")
     end_time: Time | None = Field(None, description="Not after this time, inclusive. Without a zone it is UTC.")
@@ -85,9 +31,6 @@ class Filters(BaseModel):
     host: str | None = Field(None, description="Exactly this host.")
     environment: str | None = Field(None, description="Exactly this environment.")
     source: str | None = Field(None, description="Exactly this source.")
-    stats: bool = Field(
-        False, description="Say what the answer cost: in the header X-Logagg-Stats, and in an answer that is an object."
-    )
 
 
 class LogsQuery(Filters):
@@ -96,6 +39,13 @@ class LogsQuery(Filters):
     limit: int = Field(1000, ge=1, le=10_000, description="Records in one answer.")
     cursor: str | None = Field(None, description="Where the page before ended; taken from its `Link` header.")
     order: Literal["newest", "oldest"] = Field("newest", description="Which come first, by timestamp and id.")
+
+
+class ContextQuery(Asked):
+    """`GET /logs/{id}/context`."""
+
+    before: int = Field(10, ge=0, le=1000, description="How many records before it.")
+    after: int = Field(10, ge=0, le=1000, description="How many records after it.")
 
 
 class _Page(Filters):
@@ -131,6 +81,12 @@ class AggregationsQuery(Filters):
         description="A field of numbers: each group gets how many it has, and min, max, avg, p50, p90, p95, p99.",
         examples=["duration_ms"],
     )
+    interval: Interval | None = Field(
+        None, description="Count each group by bins of time of this width; each row has the start of its bin as `time`."
+    )
+    limit: int | None = Field(
+        None, ge=1, le=100_000, description="Only so many groups, those with most records; with all of their bins."
+    )
 
     @property
     def names(self) -> list[str]:
@@ -149,6 +105,15 @@ class PatternsQuery(Filters):
 
     hours: int = Field(24, ge=1, le=87_600, description="How far back from end_time, where start_time is not given.")
     limit: int = Field(50, ge=1, le=1000, description="Patterns in the answer, the most frequent.")
+    new_since: Since | None = Field(
+        None,
+        description="Only messages since then, compared with those before; new patterns first, then what rose most.",
+    )
+
+    def since(self, end: datetime) -> datetime | None:
+        """Return `new_since` as a time, for a range with this end."""
+        since: Any = self.new_since
+        return ago(end, since) if isinstance(since, timedelta) else since
 
 
 class LogRecord(BaseModel):
@@ -248,6 +213,14 @@ class SearchAnswer(Answer):
     took_ms: float
 
 
+class ContextAnswer(Answer):
+    """A record, and its neighbours of the same host, service and source; oldest first."""
+
+    before: list[LogRecord]
+    record: LogRecord
+    after: list[LogRecord]
+
+
 class Count(BaseModel):
     """How many records have these values; the keys are those of `by`."""
 
@@ -255,6 +228,7 @@ class Count(BaseModel):
 
     service: str | None = None
     level: Level | None = None
+    time: datetime | None = Field(None, description="With `interval`: the start of the bin; else left out.")
     count: int
     numbers: int | None = Field(None, description="With `of`: how many numbers the group has; else left out, as below.")
     min: float | None = None
@@ -296,6 +270,9 @@ class PatternAnswer(BaseModel):
     services: list[str] = Field(max_length=10, description="Most frequent first.")
     example: str = Field(description="The newest message of this form.")
     levels: dict[Level, int]
+    new: bool | None = Field(None, description="With `new_since`: not seen before it. Else left out, as the next two.")
+    before: int | None = Field(None, description="How many in a window of the same length right before `new_since`.")
+    growth: float | None = Field(None, description="How many times as many as before; null where there were none.")
 
 
 class Alive(BaseModel):

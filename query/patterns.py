@@ -1,240 +1,206 @@
-"""Log template mining: which statement of which program wrote each message, told from the messages alone.
+"""Patterns of the records that match: what `templates.Miner` makes of their messages, with counts and times.
 
-    mine(["Accepted password for ann from 10.0.0.7", "Accepted password for bob from 10.0.0.9", ...])
-    # labels [0, 0, ...], templates ["Accepted password for <*> from <*>", ...]
-
-Three steps. (1) What is data by its shape is masked, word by word (`masks.py`), and equal lines are counted as one.
-(2) Masked lines of the same number of pieces are split, top down, by the place where the fewest different pieces stand,
-until in each group every place either holds one piece or holds values (`_value_like` says when). (3) Each group is
-written as a template: what all its lines share, and `<*>` for the rest.
-
-Only sets of lines decide, never their order or how often each occurs, so the same messages in any order give the same
-templates and the same groups. Of a message the first line that is not blank counts (what follows is a stack trace or a
-body), tabs read as spaces; of a very long line only the beginning (`MAX_LINE`, `MAX_PIECES`).
+Messages are read batch by batch, and not kept: of each record the number of its line, of each line its newest message.
 """
 
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from itertools import takewhile
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple
 
-from logagg.query.masks import VARIABLE, join_values, line_masker, mask_phrases
+import orjson
+import polars as pl
 
-#: Pieces of a masked line that are compared; `<*>` stands for the rest.
-MAX_PIECES = 100
+from logagg.protocols.record import LEVELS
+from logagg.query.answers import Filter, Members, Pattern, Patterns
+from logagg.query.errors import QueryError, QueryLimit
+from logagg.query.question import Question
+from logagg.query.search import Top
+from logagg.query.templates import Miner
+from logagg.sinks.store import BatchInfo
 
-# How many different pieces in one place of otherwise like lines make it variable, by what the pieces look like. The
-# accuracy on ten systems of known truth moves by less than 0.001 between 4 and 12 words, and 8 and 20 fixed ones.
-_NAMES = 2
-_WORDS = 6
-_FIXED = 10
-_CERTAIN = 200
-
-#: One line cut into pieces; joined they give the line again.
-Pieces = tuple[str, ...]
+SERVICES = 10
+#: Characters of different lines and of their newest messages that are held; a batch may exceed it.
+MAX_TEXT = 1 << 25
+#: Records that are written at once.
+_LINES = 1 << 13
+_COLUMNS = ("id", "timestamp", "severity", "service", "message")
+_FIRST = datetime.min.replace(tzinfo=UTC)
 
 
-class Mined(NamedTuple):
-    """Messages grouped by template."""
+class Windows(NamedTuple):
+    """What is compared: the messages since `middle`, and those of a window of the same length right before."""
 
-    #: For each message the index of its template.
-    labels: list[int]
-    #: Sorted, without repeats; `<*>` stands for any text, also none.
+    first: datetime
+    middle: datetime
+
+
+class _Newest(NamedTuple):
+    """The newest message of a line, as they are ordered."""
+
+    timestamp: datetime
+    id: int
+    message: str
+
+
+class _Read(NamedTuple):
+    """Records, newest first: id, timestamp, severity, service and `label`, the index of the template."""
+
+    records: pl.DataFrame
     templates: list[str]
+    #: By label.
+    examples: dict[int, str]
+    #: There are more.
+    cut: bool
 
 
-def mine(messages: Sequence[str]) -> Mined:
-    """Group messages by the template they were written from.
+class _Reader:
+    """Takes records in any portions, and keeps the newest `most`."""
 
-    Raises nothing, whatever the text. Time and memory grow with the number of different lines, and a line costs at most
-    what its first `MAX_LINE` characters do. It computes without pause: an event loop should call it in a thread.
-    """
-    mask = line_masker()
-    lines: dict[str, int] = {}
-    of_message: dict[str, int] = {}
-    for message in messages:
-        if message not in of_message:
-            of_message[message] = lines.setdefault(mask(head(message)), len(lines))
-    template_of = _templates([mask_phrases(line) for line in lines])
-    templates = sorted(set(template_of))
-    place = {template: index for index, template in enumerate(templates)}
-    labels = [place[template] for template in template_of]
-    return Mined([labels[of_message[message]] for message in messages], templates)
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._miner = Miner()
+        self._newest: dict[int, _Newest] = {}
+        self._size = 0
+        self._full = False
+        #: One more, to know whether there are more.
+        self.top = Top(most + 1, "newest")
 
+    def wants(self, batch: BatchInfo) -> bool:
+        """Tell whether the batch may hold records to keep, and there is room for them."""
+        wanted = self.top.wants(batch)
+        self._full |= wanted and self._size + self._miner.size > MAX_TEXT
+        return wanted and not self._full
 
-def head(message: str) -> str:
-    """Return what is compared of a message: its first line that is not blank, without tabs and outer spaces."""
-    return message.lstrip().partition("\n")[0].rstrip().replace("\t", " ")
+    def add(self, records: pl.DataFrame) -> None:
+        """Take records in `_COLUMNS`."""
+        line = pl.Series("line", self._miner.add(records["message"].to_list()), dtype=pl.Int64)
+        records = records.with_columns(line)
+        newest = records.sort("timestamp", "id", descending=True).unique("line", keep="first")
+        for number, *values in newest.select("line", *_Newest._fields).iter_rows():
+            self._keep(number, _Newest(*values))
+        self.top.add(records.drop("message"))
 
+    def _keep(self, line: int, newest: _Newest) -> None:
+        held = self._newest.get(line)
+        if held is None or held < newest:
+            self._newest[line] = newest
+            self._size += len(newest.message) - (len(held.message) if held else 0)
 
-def _templates(lines: Sequence[str]) -> list[str]:
-    """Return the template of each masked line."""
-    by_length: defaultdict[int, dict[Pieces, list[tuple[str, Pieces]]]] = defaultdict(dict)
-    for line in set(lines):
-        pieces = _cut(line)
-        compared = _comparable(line, pieces)
-        by_length[len(compared)].setdefault(compared, []).append((line, pieces))
-    kind = lru_cache(1 << 16)(_kind)
-    template_of: dict[str, str] = {}
-    for rows in by_length.values():
-        for group in _split(list(rows), kind):
-            members = [member for row in group for member in rows[row]]
-            template = _template(group, [pieces for _, pieces in members])
-            template_of.update((line, template) for line, _ in members)
-    return [template_of[line] for line in lines]
-
-
-# A piece is what may vary on its own: a word, the value after `key=`, an item of an unspaced list, with the punctuation
-# and the spaces that follow. Text in quotes is one value, whatever is in it; but a capital word that opens it is a
-# verb (the method of an HTTP request, a statement of SQL), and then it is read like any text.
-_PIECE = re.compile(
-    r"""
-    (?: (?<![^\s=:,;|(\[{<])"(?![A-Z]+[ ])[^"]*"
-      | (?<![^\s=:,;|(\[{<])(?:'[^']*'|`[^`]*`)(?!\w)
-      | [^\s=:,;|：，；]
-    )+ [=:,;|：，；]*\s*
-    | [=:,;|：，；]+\s*
-    | \s+
-    """,
-    re.VERBOSE,
-)
-
-# `key=` with nothing after it has an empty value.
-_EMPTY = re.compile(r"(?<=\w)=(?=[\s,;|)\]}]|$)")
-
-# A value said once more in brackets (an address and its name, a size in larger units), or the brackets left empty
-# because the name is not known.
-_ASIDE = re.compile(r"<\*> [(\[](?:[^\s()\[\]]*[\d.<_][^\s()\[\]]*)?[)\]]")
-
-# Names spelled with a number (eth0, eth1) are compared without it, and shown with it if all lines agree.
-_INDEX = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]+)\d{1,3}([A-Za-z]*)(?![A-Za-z0-9])")
-_DIGIT = re.compile(r"\d")
-
-# Spaces between a bracket and the number in it are layout: [  12.5] and [112.5].
-_PADDING = re.compile(r"([(\[{]) +(?=<\*>)")
+    def read(self) -> _Read:
+        """Return all, with the templates of what is kept: no other message has a say in them."""
+        found = self.top.records
+        if found is None:
+            return _Read(pl.DataFrame(schema={"id": pl.Int64, "label": pl.Int64}), [], {}, self._full)
+        kept = found.head(self._most)
+        lines = kept["line"].unique(maintain_order=True)  # the newest of each label comes first
+        labels, templates = self._miner.mined(lines.to_list())
+        examples: dict[int, str] = {}
+        for line, label in zip(lines, labels, strict=True):
+            examples.setdefault(label, self._newest[line].message)
+        label_of = kept["line"].replace_strict(lines, pl.Series(labels, dtype=pl.Int64))
+        records = kept.drop("line").with_columns(label_of.alias("label"))
+        return _Read(records, templates, examples, self._full or found.height > self._most)
 
 
-def _cut(line: str) -> Pieces:
-    return tuple(_PIECE.findall(line))
+async def patterns(
+    question: Question, asked: Filter, limit: int, most: int, new_since: datetime | None = None
+) -> Patterns:
+    """Answer `Engine.patterns`."""
+    windows = None if new_since is None else _windows(asked, new_since)
+    if windows and asked.start:
+        asked = replace(asked, start=min(asked.start, windows.first))
+    read = await _read(question, asked, most)
+    if windows and read.cut and read.records["timestamp"][-1] > windows.first:
+        raise QueryLimit(
+            f"more than {read.records.height} messages since {windows.first:%Y-%m-%dT%H:%M:%SZ}, where the window"
+            " before begins; ask for fewer, or a shorter time"
+        )
+    found = await question.run(partial(_patterns, read, limit, windows)) if read.records.height else []
+    return Patterns(found, read.records.height, read.cut, question.stats)
 
 
-def _comparable(line: str, pieces: Pieces) -> Pieces:
-    """Return the pieces by which a line is compared: lists of values of any length, and asides, are one value."""
-    plain = _EMPTY.sub("=<*>", _INDEX.sub(r"\1<*>\2", line) if _DIGIT.search(line) else line)
-    if VARIABLE in plain:
-        plain = _ASIDE.sub(VARIABLE, _PADDING.sub(r"\1", plain))
-    compared: list[str] = []
-    for piece in pieces if plain == line else _cut(plain):
-        if compared and VARIABLE in piece and piece.rstrip(" ,;|") == compared[-1].rstrip(" ,;|"):
-            compared.pop()
-        compared.append(piece)
-    return tuple(compared) if len(compared) <= MAX_PIECES else (*compared[:MAX_PIECES], VARIABLE)
+async def members(question: Question, asked: Filter, most: int) -> Members:
+    """Answer `Engine.members`."""
+    records, templates, _, cut = await _read(question, asked, most)
+    return Members(records.select("id", "label"), templates, cut, question.stats)
 
 
-def _split(rows: list[Pieces], kind: Callable[[str], str]) -> Iterator[list[Pieces]]:
-    """Yield groups of rows (all of one length) that differ only where values stand.
-
-    A group is split at a place where pieces differ that tell events apart, of those at the one with the fewest pieces.
-    When all places that differ hold values, the rows are of one template if at least half of their pieces of text
-    agree; else they have too little in common, and are split where values are least sure and fewest.
-    """
-    pending = [(rows, list(range(len(rows[0]))), 0)]
-    while pending:
-        group, places, agreed = pending.pop()
-        choices: list[tuple[int, int, int]] = []
-        unread = iter(places if len(group) > 1 else ())
-        for place in unread:
-            pieces = {row[place] for row in group}
-            if len(pieces) > 1:
-                choices.append((_value_like(pieces, place, kind), len(pieces), place))
-                if choices[-1][:2] == (0, 2):  # nothing comes before it
-                    break
-            elif kind(*pieces) != "value":
-                agreed += 1
-        values, _, place = min(choices, default=(True, 0, 0))
-        if values and agreed >= len(choices):
-            yield group
-            continue
-        branches: defaultdict[str, list[Pieces]] = defaultdict(list)
-        for row in group:
-            branches[row[place]].append(row)
-        differing = [*(place for *_, place in choices), *unread]
-        pending.extend((branch, differing, agreed) for branch in branches.values())
+def member_lines(found: Members) -> Iterator[bytes]:
+    """Yield pieces of `{"id": ..., "pattern": ...}` a line for each record; at the end, what is missing, if any is."""
+    patterns = pl.Series([orjson.dumps(template).decode() for template in found.templates], dtype=pl.String)
+    for part in found.records.iter_slices(_LINES):
+        pattern = patterns.gather(part["label"])
+        lines = part.select(pl.concat_str(pl.lit('{"id":'), "id", pl.lit(',"pattern":'), pattern, pl.lit("}\n")))
+        yield "".join(lines.to_series().to_list()).encode()
+    missing = [f"only the newest {found.records.height} records that match"] if found.cut else []
+    if missing := [*missing, *found.stats.damaged]:
+        yield orjson.dumps({"incomplete": "; ".join(missing)}) + b"\n"
 
 
-def _value_like(pieces: set[str], place: int, kind: Callable[[str], str]) -> int:
-    """Return 2 when the different pieces in one place are names, 1 when they are so many that they are values, else 0.
+async def _read(question: Question, asked: Filter, most: int) -> _Read:
+    plan, batches = await question.plan(asked)
+    reader = _Reader(most)
 
-    Two names suffice, if they are half of the pieces, for prose does not contain names. Words need more: opened and
-    closed, true and false are two events. The first piece of a line, labels before `=` or `:` and words in capitals
-    (GET, FAILED, states) are written by programmers and seldom vary, so they need most. Hundreds are data, whatever
-    they look like.
-    """
-    count = len(pieces)
-    if count >= _CERTAIN:
-        return 2
-    kinds = [kind(piece) for piece in pieces]
-    names = kinds.count("name") + kinds.count("value")
-    if names * 2 >= count and names >= (_NAMES if place else _WORDS):
-        return 2
-    fixed = not place or kinds.count("fixed") * 2 >= count
-    return 1 if count >= (_FIXED if fixed else _WORDS) else 0
+    async def work(batch: BatchInfo) -> pl.DataFrame | None:
+        return await question.reduce(plan, batch, _COLUMNS, reader.top.chosen)
+
+    await question.each(plan, reader.top.order(batches), work, reader.add, reader.wants)
+    return await question.run(reader.read)
 
 
-_OUTER = " .,;:=|()[]{}<>\"'`!?：，；"
-_NAME = re.compile(r"[\d./\\_@$*~]")
-_NOTHING = frozenset({"null", "nil", "none", "n/a"})
+def _windows(asked: Filter, new_since: datetime) -> Windows:
+    length = (asked.end or datetime.now(UTC)) - new_since
+    if length <= timedelta(0):
+        raise QueryError(f"new_since, {new_since.isoformat()}, is not before the end of the time asked for")
+    return Windows(new_since - length if new_since - _FIRST > length else _FIRST, new_since)
 
 
-def _kind(piece: str) -> str:
-    """Return what a piece looks like: `value` (masked, or no text), `name`, `fixed` (label or capitals) or `word`."""
-    text = piece.rstrip()
-    if text.isalpha() and not text.isupper():
-        return "word"
-    text = text.replace(VARIABLE, "").strip(_OUTER + "-/+@#%")
-    if not text:
-        return "value"
-    label = piece.rstrip().endswith((":", "=")) and VARIABLE not in piece
-    if label or (text.isupper() and text.replace("_", "").isalpha() and len(text) > 1):
-        return "fixed"
-    if VARIABLE in piece or piece[0] in "\"'`" or _NAME.search(text) or text.lower() in _NOTHING:
-        return "name"
-    return "word"
+def _patterns(read: _Read, limit: int, windows: Windows | None) -> list[Pattern]:
+    """Return the most frequent patterns; with windows, of the second one, what is new and what rose most first."""
+    # Labels are in the order of templates: the result does not depend on how records came in.
+    if windows is None:
+        groups = _groups(read.records).sort(["count", "label"], descending=[True, False])
+    else:
+        time = pl.col("timestamp")
+        past = read.records.filter(time < windows.middle).group_by("label")
+        before = past.agg((time >= windows.first).sum().cast(pl.Int64).alias("before"), time.min().alias("began"))
+        groups = _groups(read.records.filter(time >= windows.middle)).join(before, on="label", how="left")
+        groups = groups.with_columns(
+            pl.min_horizontal("first_seen", "began").alias("first_seen"),
+            pl.col("began").is_null().alias("new"),
+            pl.col("before").fill_null(0),
+        )
+        rise = pl.col("count") - pl.col("before")
+        groups = groups.sort(["new", rise, "label"], descending=[True, True, False])
+    return [_pattern(read, group) for group in groups.head(limit).iter_rows(named=True)]
 
 
-_PART = re.compile(r"<\*>|[^\W\d_]+|\d+|.", re.DOTALL)
+def _groups(records: pl.DataFrame) -> pl.DataFrame:
+    time = pl.col("timestamp")
+    return records.group_by("label").agg(
+        pl.len().cast(pl.Int64).alias("count"),
+        time.min().alias("first_seen"),
+        time.max().alias("last_seen"),
+        pl.col("service").drop_nulls().value_counts(sort=True).alias("services"),
+        pl.col("severity").value_counts().alias("severities"),
+    )
 
 
-def _template(group: list[Pieces], members: list[Pieces]) -> str:
-    """Write what the lines of a group share, from the lines as they are if they are all as long, else as compared."""
-    lengths = {len(pieces) for pieces in members}
-    rows = members if len(lengths) == 1 and max(lengths) <= MAX_PIECES else group
-    if len(rows) == 1:
-        return "".join(rows[0])
-    return join_values("".join(map(_shared, zip(*rows, strict=True))))
-
-
-def _shared(column: Iterable[str]) -> str:
-    """Return the words that all pieces begin and end with, and `<*>` between."""
-    first, *others = set(column)
-    if not others:
-        return first
-    lead = tail = _PART.findall(first)
-    shortest = len(lead)
-    for other in others:
-        parts = _PART.findall(other)
-        shortest = min(shortest, len(parts))
-        lead = _agreeing(lead, parts)
-        tail = _agreeing(tail[::-1], parts[::-1])[::-1]
-    tail = tail[max(0, len(lead) + len(tail) - shortest) :]
-    if tail and tail[0].isdecimal():  # half a name: alt0 and scip0 do not share a 0
-        tail = tail[1:]
-    return "".join([*lead, VARIABLE, *tail])
-
-
-def _agreeing(one: list[str], other: list[str]) -> list[str]:
-    """Return the parts that both lists begin with."""
-    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return [part for part, _ in pairs]
+def _pattern(read: _Read, group: dict[str, Any]) -> Pattern:
+    services = sorted(group["services"], key=lambda each: (-each["count"], each["service"]))
+    severities = sorted(group["severities"], key=lambda each: each["severity"])
+    before = group.get("before")
+    return Pattern(
+        template=read.templates[group["label"]],
+        count=group["count"],
+        first_seen=group["first_seen"],
+        last_seen=group["last_seen"],
+        services=[each["service"] for each in services[:SERVICES]],
+        example=read.examples[group["label"]],
+        levels={LEVELS[each["severity"]]: each["count"] for each in severities},
+        new=group.get("new"),
+        before=before,
+        growth=group["count"] / before if before else None,
+    )

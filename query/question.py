@@ -42,8 +42,12 @@ RECORD = tuple(SCHEMA)
 class Question:
     """What all kinds of questions do. `AT_ONCE` batches are in memory at a time, in the columns that are needed."""
 
-    def __init__(self, store: Store, tables: Tables, pool: Executor, seconds: float) -> None:
+    def __init__(
+        self, store: Store, tables: Tables, pool: Executor, seconds: float, damaged: Callable[[int, str], None]
+    ) -> None:
+        """`damaged` is told the number of a batch that cannot be read, and why, each time one is met."""
         self.stats = Stats()
+        self._damaged = damaged
         self._store = store
         self._tables = tables
         self._pool = pool
@@ -80,6 +84,10 @@ class Question:
         """Return the plan of a filter, and the batches that may hold a match; their filters are not asked yet."""
         plan = await self.run(plan_for, asked, *more)
         return plan, plan.choose(await self._store.batches(plan.start, plan.end), self.stats)
+
+    async def batch(self, number: int) -> BatchInfo | None:
+        """Return the batch with this number; None when there is none, or not any more."""
+        return next((batch for batch in await self._store.batches() if batch.batch == number), None)
 
     async def tables(self, batches: Iterable[BatchInfo]) -> AsyncGenerator[tuple[Sequence[BatchInfo], Table], None]:
         """Yield the batches in groups of at most `SUMMED_AT_ONCE`, with the summaries of those that have one."""
@@ -236,6 +244,7 @@ class Question:
         except BlobDamaged as error:
             if str(error) not in self.stats.damaged:
                 self.stats.damaged.append(str(error))
+            self._damaged(batch.batch, str(error))
             return None
         self.stats.fetched += loaded.fetched
         self.stats.cached += batch.packed and not loaded.fetched

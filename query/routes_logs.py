@@ -1,5 +1,6 @@
 """The routes that read records: those of the two seed services, and ours."""
 
+import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -9,11 +10,15 @@ from typing import Any
 from aiohttp import web
 
 from logagg.protocols.record import NOTE
-from logagg.query.answers import Filter, Stats
+from logagg.query.answers import Filter, Pattern, Stats
 from logagg.query.engine import Engine
 from logagg.query.http import Route, reply
+from logagg.query.kinds import ago
 from logagg.query.models import (
     AggregationsQuery,
+    Asked,
+    ContextAnswer,
+    ContextQuery,
     Count,
     Filters,
     HistogramAnswer,
@@ -26,11 +31,18 @@ from logagg.query.models import (
     SearchBody,
     SearchQuery,
 )
+from logagg.query.patterns import member_lines
 
 _REFUSALS = {400: "An argument that makes no sense.", 503: "A limit of the query, or the store is away; says which."}
+_NO_RECORD = {404: "There is no such record."}
+_RECORD = "/logs/{id:[0-9]+}"
+#: An id is below 2**53.
+_MOST_DIGITS = 16
 _SERIOUS = "level>=error"
 _ENTRY = ("timestamp", "level", "message", "source", "service", "trace_id", "span_id", "metadata")
 _BESIDES = ("id", "host", "environment", "received_at")
+#: Seconds that a client may take to read what fills its buffers.
+_STALL = 60.0
 #: Damages that a header names.
 _NAMED = 10
 
@@ -65,6 +77,19 @@ def log_routes(engine: Engine) -> Sequence[Route[Any, Any]]:
             " search, start_time or end_time ask otherwise", tag, logs.patterns,
             query=PatternsQuery, response=list[PatternAnswer], statuses=_REFUSALS,
         ),
+        Route(
+            "GET", "/logs/patterns/members", "Which record is of which pattern: an object with id and pattern a line,"
+            " newest first, of all levels and times unless filtered; a last line says what is incomplete, if any is",
+            tag, logs.members, query=Filters, produces=["application/x-ndjson"], statuses=_REFUSALS,
+        ),
+        Route(
+            "GET", _RECORD, "The record with this id", tag, logs.record,
+            response=LogRecord, statuses=_REFUSALS | _NO_RECORD,
+        ),
+        Route(
+            "GET", f"{_RECORD}/context", "A record, and those before and after it of the same host, service and source",
+            tag, logs.context, query=ContextQuery, response=ContextAnswer, statuses=_REFUSALS | _NO_RECORD,
+        ),
     ]  # fmt: skip
 
 
@@ -95,6 +120,19 @@ class _Logs:
         found = await self._engine.search(to_filter(query), limit=query.limit, cursor=query.cursor, order=query.order)
         return reply(found.records, headers=_next(request, found.cursor) | _headers(query, found.stats))
 
+    async def record(self, request: web.Request, query: None, body: None) -> web.Response:
+        found = await self._engine.record(_id(request))
+        if found is None:
+            raise _no_record(request)
+        return reply(found)
+
+    async def context(self, request: web.Request, query: ContextQuery, body: None) -> web.Response:
+        found = await self._engine.context(_id(request), before=query.before, after=query.after)
+        if found is None:
+            raise _no_record(request)
+        answer = {"before": found.before, "record": found.record, "after": found.after}
+        return reply(answer | _besides(query, found.stats), headers=_headers(query, found.stats))
+
     async def search_by_url(self, request: web.Request, query: SearchQuery, body: None) -> web.Response:
         return await self._search(query)
 
@@ -110,7 +148,9 @@ class _Logs:
         return reply(answer | _besides(asked, found.stats), headers=_headers(asked, found.stats))
 
     async def aggregations(self, request: web.Request, query: AggregationsQuery, body: None) -> web.Response:
-        found = await self._engine.aggregate(to_filter(query), query.names, query.of)
+        found = await self._engine.aggregate(
+            to_filter(query), query.names, query.of, interval=query.interval, limit=query.limit
+        )
         return reply(found.rows, headers=_headers(query, found.stats))
 
     async def histogram(self, request: web.Request, query: HistogramQuery, body: None) -> web.Response:
@@ -132,33 +172,49 @@ class _Logs:
         )
 
     async def patterns(self, request: web.Request, query: PatternsQuery, body: None) -> web.Response:
-        found = await self._engine.patterns(_window(query), limit=query.limit)
-        return reply(
-            [
-                {
-                    "pattern": each.template,
-                    "count": each.count,
-                    "first_seen": each.first_seen,
-                    "last_seen": each.last_seen,
-                    "services": each.services,
-                    "example": each.example,
-                    "levels": each.levels,
-                }
-                for each in found.patterns
-            ],
-            headers=_headers(query, found.stats),
-        )
+        end = query.end_time or datetime.now(UTC)
+        since = query.since(end)
+        found = await self._engine.patterns(_window(query, end), limit=query.limit, new_since=since)
+        left_out = [f"only the newest {found.messages} messages were looked at"] if found.cut else []
+        answer = [_pattern(each, compared=since is not None) for each in found.patterns]
+        return reply(answer, headers=_headers(query, found.stats, left_out))
+
+    async def members(self, request: web.Request, query: Filters, body: None) -> web.StreamResponse:
+        found = await self._engine.members(to_filter(query))
+        response = web.StreamResponse(headers=_headers(query, found.stats))
+        response.content_type = "application/x-ndjson"
+        await response.prepare(request)
+        try:
+            for lines in member_lines(found) if request.method == "GET" else ():
+                async with asyncio.timeout(_STALL):
+                    await response.write(lines)
+            await response.write_eof()
+        except (ConnectionError, TimeoutError):  # it is not read to its end: no last chunk says that it is whole
+            if request.transport is not None:
+                request.transport.close()
+        return response
 
 
-def _headers(asked: Filters, stats: Stats) -> dict[str, str]:
+def _id(request: web.Request) -> int:
+    digits = request.match_info["id"]
+    if len(digits) > _MOST_DIGITS:
+        raise _no_record(request)
+    return int(digits)
+
+
+def _no_record(request: web.Request) -> web.HTTPNotFound:
+    return web.HTTPNotFound(reason=f"There is no record {request.match_info['id'][:100]}")
+
+
+def _headers(asked: Asked, stats: Stats, left_out: Sequence[str] = ()) -> dict[str, str]:
     """Return what the headers say of an answer: what it cost, if asked for, and what is missing from it."""
     headers = {"X-Logagg-Stats": json.dumps(stats.as_dict())} if asked.stats else {}
-    if stats.damaged:
-        headers["X-Logagg-Incomplete"] = json.dumps("; ".join(stats.damaged[:_NAMED]))[1:-1]
+    if missing := [*left_out, *stats.damaged[:_NAMED]]:
+        headers["X-Logagg-Incomplete"] = json.dumps("; ".join(missing))[1:-1]
     return headers
 
 
-def _besides(asked: Filters, stats: Stats) -> dict[str, Any]:
+def _besides(asked: Asked, stats: Stats) -> dict[str, Any]:
     """Return the same for an answer that is an object."""
     said: dict[str, Any] = {"stats": stats.as_dict()} if asked.stats else {}
     return said | ({"incomplete": stats.damaged} if stats.damaged else {})
@@ -186,16 +242,21 @@ def _metadata(attributes: dict[str, Any]) -> dict[str, Any] | None:
     return attributes or None
 
 
-def _window(query: PatternsQuery) -> Filter:
+def _window(query: PatternsQuery, end: datetime) -> Filter:
     """Return the filter of a question for patterns: by default, ERROR and worse of the last hours."""
-    end = query.end_time or datetime.now(UTC)
-    start = query.start_time or _before(end, timedelta(hours=query.hours))
+    start = query.start_time or ago(end, timedelta(hours=query.hours))
     widened = query.q or query.search or query.level or query.start_time or query.end_time
     return to_filter(query, start=start, q=query.q if widened else _SERIOUS)
 
 
-def _before(end: datetime, span: timedelta) -> datetime:
-    try:
-        return end - span
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)
+def _pattern(found: Pattern, *, compared: bool) -> dict[str, Any]:
+    shown = {
+        "pattern": found.template,
+        "count": found.count,
+        "first_seen": found.first_seen,
+        "last_seen": found.last_seen,
+        "services": found.services,
+        "example": found.example,
+        "levels": found.levels,
+    }
+    return shown | ({"new": found.new, "before": found.before, "growth": found.growth} if compared else {})

@@ -22,10 +22,11 @@ from logagg.sinks.store import Store
 ASSETS = Path(__file__).with_name("assets")
 #: Seconds that the store has to answer `/readyz`.
 READY_TIMEOUT = 5.0
-#: Nothing from anywhere else, nothing inline.
+#: Nothing from anywhere else, nothing inline, and no text that becomes markup.
 CONTENT_SECURITY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    " base-uri 'none'; form-action 'self'; frame-ancestors 'none';"
+    " require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 

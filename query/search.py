@@ -36,6 +36,11 @@ class Cursor(NamedTuple):
     timestamp: datetime
     id: int
 
+    @property
+    def bound(self) -> Compare:
+        """What holds for the timestamps of all records behind it."""
+        return Compare(TIMESTAMP, "<=" if self.order == "newest" else ">=", self.timestamp)
+
     def __str__(self) -> str:
         plain = f"{self.order[0]}.{microseconds(self.timestamp)}.{self.id}"
         return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
@@ -95,7 +100,8 @@ class Top:
         frame = self.chosen(frame)
         if self._best is not None:
             frame = pl.concat([self._best, frame])
-        self._best = frame.sort(_KEY, descending=self._newest).head(self._size)
+        full = frame.height >= self._size  # until then nobody needs to know which is the last
+        self._best = frame.sort(_KEY, descending=self._newest).head(self._size) if full else frame
 
     def narrowed(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Leave out records that cannot be among the first, by what was added until now."""
@@ -138,7 +144,7 @@ class Top:
     @property
     def records(self) -> pl.DataFrame | None:
         """In order; None when nothing was added."""
-        return self._best
+        return None if self._best is None else self._best.sort(_KEY, descending=self._newest)
 
 
 async def search(
@@ -146,10 +152,7 @@ async def search(
 ) -> Found:
     """Answer `Engine.search`."""
     after = None if cursor is None else Cursor.read(cursor, order)
-    narrowed = (
-        [] if count or after is None else [Compare(TIMESTAMP, "<=" if order == "newest" else ">=", after.timestamp)]
-    )
-    plan, batches = await question.plan(asked, *narrowed)
+    plan, batches = await question.plan(asked, *([] if count or after is None else [after.bound]))
     top = Top(offset + limit + 1, order, after)
     total = await (_counted if count else _looked_up)(question, plan, batches, top)
     found = top.records
@@ -159,7 +162,16 @@ async def search(
     last = None
     if found.height > offset + limit:
         last = str(Cursor(order, page["timestamp"][-1], page["id"][-1]))
-    return Found(await _completed(question, page["id"], batches), last, total, question.stats)
+    return Found(await completed(question, page, batches), last, total, question.stats)
+
+
+async def first_records(
+    question: Question, plan: Plan, batches: Sequence[BatchInfo], limit: int, order: Order, after: Cursor
+) -> pl.DataFrame | None:
+    """Return timestamp and id of the first records behind a place, in order; None when no batch has any."""
+    top = Top(limit, order, after)
+    await _looked_up(question, plan, batches, top)
+    return top.records
 
 
 async def _looked_up(question: Question, plan: Plan, batches: Sequence[BatchInfo], top: Top) -> None:
@@ -204,8 +216,11 @@ async def _counted(question: Question, plan: Plan, batches: Sequence[BatchInfo],
     return read + sum(known.values())
 
 
-async def _completed(question: Question, ids: pl.Series, batches: Sequence[BatchInfo]) -> list[dict[str, Any]]:
-    """Return the records with these ids, in their order; without those that cannot be read."""
+async def completed(
+    question: Question, keys: pl.DataFrame | None, batches: Sequence[BatchInfo]
+) -> list[dict[str, Any]]:
+    """Return the records with the ids of a frame, in its order; without those that cannot be read."""
+    ids: list[int] = [] if keys is None else keys["id"].to_list()
     by_number = {batch.batch: batch for batch in batches}
     wanted: dict[int, list[int]] = {}
     for id_ in ids:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal, NamedTuple
 
 #: Columns that hold text, numbers and times. `level` is the name of `severity`.
@@ -25,7 +26,7 @@ KEYWORDS = frozenset({"and", "or", "not"})
 
 Operator = Literal["=", "<", "<=", ">", ">="]
 #: What fields are compared with: a number, a time, or the name of a level as in `LEVELS`.
-Value = int | float | datetime | str
+Value = int | Decimal | datetime | str
 
 _BARE = re.compile(r"[\w*]+")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "*": "\\*", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -44,6 +45,10 @@ class Field(NamedTuple):
         if name in COLUMNS or name.startswith(ATTRIBUTES):
             name = ATTRIBUTES + name
         return name if NAME.fullmatch(name) else quote(name)
+
+
+#: The one field in which words are searched for.
+MESSAGE = Field("message", False)
 
 
 def field_of(name: str) -> Field:
@@ -68,7 +73,7 @@ class All:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Words next to each other in this order, without case. Without a field: in the message or in one attribute value.
+    """Words next to each other in this order, without case, in the message; without a field: or in an attribute value.
 
     In a word `*` stands for any letters, digits and underscores; a word that is only `*` for any one word.
     """

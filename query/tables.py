@@ -66,12 +66,17 @@ class Table:
         found = pl.DataFrame({"batch": self.batch, "count": self.count}).group_by("batch").agg(pl.col("count").sum())
         return dict.fromkeys(self.batches, 0) | dict(found.iter_rows())
 
-    def by_columns(self, names: Mapping[str, str]) -> pl.DataFrame:
-        """Count by columns: new name -> column."""
-        counts = np.bincount(self.group, self.count, self.groups.height).astype(np.int64)
+    def by_columns(self, names: Mapping[str, str], step: int | None = None) -> pl.DataFrame:
+        """Count by columns: new name -> column; and by `time`, with a step as in `by_time`."""
         found = self.groups.select(pl.col(column).alias(name) for name, column in names.items())
-        found = found.with_columns(pl.Series("count", counts)).filter(pl.col("count") > 0)
-        return found.group_by(list(names)).agg(pl.col("count").sum())
+        if step is None:
+            counts = np.bincount(self.group, self.count, self.groups.height).astype(np.int64)
+            found = found.with_columns(pl.Series("count", counts)).filter(pl.col("count") > 0)
+            return found.group_by(list(names)).agg(pl.col("count").sum())
+        rows = pl.DataFrame({"group": self.group, "time": self.minute * MINUTE // step * step, "count": self.count})
+        rows = rows.group_by("group", "time").agg(pl.col("count").sum())
+        found = found.select(pl.all().gather(rows["group"])).with_columns(rows["time"], rows["count"])
+        return found.group_by([*names, "time"]).agg(pl.col("count").sum())
 
     def by_time(self, step: int) -> pl.DataFrame:
         """Count by time, in whole `step`s of microseconds since 1970, and severity: start, severity, count."""

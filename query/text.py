@@ -6,12 +6,16 @@ hang. Characters of the query that this Python's Unicode does not know are left 
 """
 
 import math
+import os
 import re
 import unicodedata
+from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple
 
 import polars as pl
 
+from logagg.protocols.times import to_datetime
 from logagg.query.errors import QueryError
 from logagg.query.syntax import Equal, Phrase, Regex, Substring
 
@@ -37,14 +41,17 @@ MAX_WORDS = 100
 #: Stars in one substring or value.
 MAX_STARS = 100
 MAX_REGEX = 4096
-#: A user's expression must stay within the engine's limit of 10 MB even when it is repeated so many times: the worst
-#: cost of one byte of text grows with the size, 45 us at a quarter of the limit.
-_INFLATE = 4
+#: Bytes of a compiled expression. The engine keeps the last 32 of each thread, with up to twice their size about them:
+#: 320 MB a thread with its own limit of 10 MB. It reads this once a thread, before the first expression.
+os.environ["POLARS_REGEX_SIZE_LIMIT"] = "5000000"
+#: A user's expression must stay within the limit even when it is repeated so many times: the worst cost of one byte of
+#: text grows with the size, 45 us at 2.5 MB.
+_INFLATE = 2
 #: JSON, RFC 8259 section 6; the group is there when it is not an integer.
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)((?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
-_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 #: Longer ones are text.
 _MAX_DIGITS = 400
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _REASON = re.compile(r"\nerror: ([^\n]+)")
 _PLACE = re.compile(r"regex parse error:\n {4}[^\n]*\n {4}( *)\^")
 
@@ -123,23 +130,16 @@ def _refused(pattern: str) -> str | None:
     return None
 
 
-def same_number(text: str, wanted: int | float) -> bool:
-    """Tell whether a text is this number, in JSON's notation; a whole one must be written out: 42 or 42.0, not 4.2e1.
-
-    Then its digits stand in each text that equals it, and a filter of words can tell where they do not.
-    """
-    if not isinstance(wanted, int):
-        return number(text) == wanted
-    found = _WHOLE.fullmatch(text)
-    return found is not None and len(text) <= _MAX_DIGITS and int(found[1]) == wanted
-
-
-def number(text: str) -> int | float | None:
-    """Return the number that a text is in JSON's notation; None when it is none, or not finite."""
+def number(text: str) -> int | Decimal | None:
+    """Return the number that a text is in JSON's notation, exactly; None when it is none, or beyond a double."""
     found = _NUMBER.fullmatch(text)
     if not found or len(text) > _MAX_DIGITS:
         return None
     if not found[1]:
         return int(text)
-    value = float(text)
-    return value if math.isfinite(value) else None
+    return Decimal(text) if math.isfinite(float(text)) else None
+
+
+def moment(text: str) -> datetime | None:
+    """Return the time that a text is, which begins with a date as ISO 8601 has it; without a zone it is UTC."""
+    return to_datetime(text) if _DATE.match(text) else None

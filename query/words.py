@@ -5,6 +5,7 @@ where it is sure to stand whole in the record: next to a `*` it may be cut.
 """
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 from logagg.query.syntax import TEXTS, All, And, Equal, Node, Or, Phrase, Substring, any_of
 from logagg.query.text import number
@@ -32,8 +33,8 @@ def words_needed(node: Node) -> Node:
             return All()
 
 
-def _equal(parts: tuple[str, ...], value: int | float | None) -> Node:
-    if isinstance(value, float):
+def _equal(parts: tuple[str, ...], value: int | Decimal | None) -> Node:
+    if isinstance(value, Decimal):
         return All()  # many ways to write it
     last = len(parts) - 1
     return _both(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 
 from logagg.sinks import frames
-from logagg.sinks.frames import FULL, PLACE_BITS
+from logagg.sinks.frames import FULL, LAST_PLACE, PLACE_BITS
 from logagg.sinks.spool import Spool
 
 #: More distinct services, hosts or environments than this are no use to skip a batch by: they are not kept.
@@ -120,7 +120,8 @@ class OpenBatch:
         self.spool: Spool | None = None
         self._opened = time.monotonic()  # the wall clock may jump
         self._places = 0
-        self._writing = 0
+        #: The first places of the writes under way.
+        self._writing: set[int] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._frames: list[pl.DataFrame] = []
@@ -130,6 +131,11 @@ class OpenBatch:
         """How many places were given."""
         return self._places
 
+    @property
+    def settled(self) -> int:
+        """All writes to places below this one have ended: what of them is not here never will be."""
+        return min(self._writing, default=self._places)
+
     def full(self, bounds: Bounds) -> bool:
         """Tell whether the next write belongs into a new batch."""
         old = time.monotonic() - self._opened >= bounds.seconds
@@ -137,21 +143,21 @@ class OpenBatch:
 
     def reserve(self, count: int) -> int:
         """Give places to a write of `count` records; return the id of the first. `release` must follow."""
-        first = self.number << PLACE_BITS | self._places
+        first = self._places
         self._places += count
-        self._writing += 1
+        self._writing.add(first)
         self._idle.clear()
-        return first
+        return self.number << PLACE_BITS | first
 
-    def release(self, frame: pl.DataFrame | None = None, stats: Stats | None = None) -> None:
-        """End a write: with the records that were committed, or none."""
+    def release(self, first: int, frame: pl.DataFrame | None = None, stats: Stats | None = None) -> None:
+        """End the write of this first id: with the records that were committed, or none."""
         if frame is not None and frame.height:
             self.size += int(frame.estimated_size())
             self._frames.append(frame)
             self._merge()
         if stats:
             self.stats.add(stats)
-        self._writing -= 1
+        self._writing.discard(first & LAST_PLACE)
         if not self._writing:
             self._idle.set()
 
@@ -161,7 +167,7 @@ class OpenBatch:
             last = self._frames.pop()
             self._frames[-1] = self._frames[-1].vstack(last).rechunk()
 
-    async def settled(self) -> None:
+    async def quiet(self) -> None:
         """Wait until no write is under way."""
         await self._idle.wait()
 
@@ -169,19 +175,26 @@ class OpenBatch:
         """Return what is known of it now."""
         return self.stats.info(self.number, is_open=True)
 
-    async def load(self, columns: Sequence[str]) -> pl.DataFrame:
-        """Return the committed records, in the order in which they were committed."""
-        if self.spool:
-            return await asyncio.to_thread(self.spool.read, columns)
-        return self._loaded(columns)
-
-    def _loaded(self, columns: Sequence[str]) -> pl.DataFrame:
-        if not self._frames:
-            return frames.empty(columns)
-        return pl.concat([frame.select(columns) for frame in self._frames])
+    async def load(self, columns: Sequence[str], ids: Sequence[int] | None = None) -> pl.DataFrame:
+        """Return the committed records, or those with these ids, in the order in which they were committed."""
+        with_id = columns if ids is None or "id" in columns else ["id", *columns]
+        parts = [await asyncio.to_thread(self.spool.read, with_id)] if self.spool else self._frames
+        return _loaded(parts, columns, ids)
 
     async def leave_memory(self, folder: Path | None) -> Spool:
         """Move the records, to which no more will come, into a file in `folder`. Raises what `Spool` raises."""
-        self.spool = await asyncio.to_thread(Spool, self._loaded(list(FULL)), folder)
+        self.spool = await asyncio.to_thread(Spool, _loaded(self._frames, list(FULL)), folder)
         self._frames, self.size = [], 0
         return self.spool
+
+
+def _loaded(parts: Sequence[pl.DataFrame], columns: Sequence[str], ids: Sequence[int] | None = None) -> pl.DataFrame:
+    if ids is not None:
+        parts = [part.filter(wanted) for part in parts if (wanted := _among(part["id"], ids)).any()]
+    return pl.concat([part.select(columns) for part in parts]) if parts else frames.empty(columns)
+
+
+def _among(found: pl.Series, ids: Sequence[int]) -> pl.Series:
+    if isinstance(ids, range):
+        return found.is_between(ids.start, ids.stop, closed="left")
+    return found.is_in(pl.Series(ids, dtype=pl.Int64).implode())

@@ -7,10 +7,11 @@ import polars as pl
 
 from logagg.protocols.columns import COLUMNS, TIME
 
-__all__ = ["FULL", "PLACE_BITS", "SCHEMA", "TIME", "empty"]
+__all__ = ["FULL", "LAST_PLACE", "PLACE_BITS", "SCHEMA", "TIME", "empty"]
 
 #: An id is the batch's number and the place in the batch.
 PLACE_BITS: Final = 17
+LAST_PLACE: Final = (1 << PLACE_BITS) - 1
 
 #: Columns and types of a frame of stored records. `attributes` is the text of a JSON object, or null.
 FULL: Final[dict[str, pl.DataType]] = {"id": pl.Int64(), **COLUMNS}

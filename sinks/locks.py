@@ -15,6 +15,8 @@ SUMMARIES = -3
 PACKING = -4
 INDEXES = -5
 UNPACKING = -6
+#: A batch is opened under it: so batches are seen in the order of their numbers.
+OPENING = -7
 
 
 @contextlib.asynccontextmanager

@@ -8,8 +8,13 @@ import asyncpg
 
 from logagg.sinks.batches import MOST_DISTINCT, BatchInfo
 from logagg.sinks.frames import PLACE_BITS
-from logagg.sinks.locks import CLASS
+from logagg.sinks.locks import CLASS, OPENING
 
+#: The lock is held from before the number is drawn until the batch can be seen.
+_NEW = """
+with turn as materialized (select pg_advisory_xact_lock($2, $3))
+insert into batches (owner) select $1 from turn returning batch
+"""
 _OPEN = "select batch from batches where owner = $1 and closed_at is null order by batch for update"
 _ORPHANS = "select distinct owner from batches where closed_at is null and owner <> $1"
 _STATS = """
@@ -56,12 +61,24 @@ class Owner:
             else:
                 await self._con.fetchval("select 1", timeout=_PATIENCE)
 
+    async def say(self, statement: str, *values: object) -> None:
+        """Run a short statement on that connection, if there is one; raises what asyncpg raises."""
+        async with self._lock:
+            if self._con and not self._con.is_closed():
+                await self._con.execute(statement, *values, timeout=_PATIENCE)
+
     async def leave(self) -> None:
         """Give up the lock."""
         if self._con:
             with contextlib.suppress(Exception):
                 await self._con.close(timeout=5)
             self._con = None
+
+
+async def open_batch(con: asyncpg.Connection, owner: int) -> int:
+    """Make a batch; return its number. Who sees one of a number will see no new one below it."""
+    number: int = await con.fetchval(_NEW, owner, CLASS, OPENING)
+    return number
 
 
 async def close(con: asyncpg.Connection, info: BatchInfo) -> None:

@@ -99,16 +99,18 @@ def _distinct(values: list[str | None] | None) -> frozenset[str | None] | None:
 async def load(
     con: asyncpg.Connection, batch: BatchInfo, columns: Sequence[str], ids: Sequence[int] | None = None
 ) -> pl.DataFrame:
-    """Return the records of a batch that are in `logs`, all or those with these ids."""
-    first = batch.batch << PLACE_BITS
-    bounds = (first, first + (1 << PLACE_BITS) - 1) if ids is None else (min(ids, default=0), max(ids, default=-1))
+    """Return the records of a batch that are in `logs`, all or those with these ids; a range is the cheapest."""
+    if ids is None:
+        first = batch.batch << PLACE_BITS
+        ids = range(first, first + (1 << PLACE_BITS))
+    bounds = (min(ids, default=0), max(ids, default=-1)) if not isinstance(ids, range) else (ids.start, ids.stop - 1)
     names = ", ".join(_SELECTED[name] for name in columns)
     query = f"select {names} from logs where id between $1 and $2"  # noqa: S608 - names out of FULL
     arguments: list[object] = [*bounds]
     if batch.received_min and batch.received_max and not batch.open:  # prunes partitions
         query += " and received_at between $3 and $4"
         arguments += [batch.received_min, batch.received_max]
-    if ids is not None:
+    if not isinstance(ids, range):
         arguments.append(ids)
         query += f" and id = any(${len(arguments)})"
     rows = await con.fetch(query, *arguments)

@@ -7,6 +7,7 @@ are `StoreUnavailable` for what passes, `StoreError` for what does not.
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -15,7 +16,7 @@ import polars as pl
 
 from logagg.protocols.columns import Records
 from logagg.protocols.record import Reject
-from logagg.sinks import frames, opening, owners, reading
+from logagg.sinks import commits, frames, opening, owners, reading
 from logagg.sinks.batches import BatchInfo, Bounds, Loaded, OpenBatch
 from logagg.sinks.connections import NOT_YET, Connections
 from logagg.sinks.errors import StoreError, StoreUnavailable, unavailable
@@ -31,7 +32,6 @@ __all__ = ["BatchInfo", "Loaded", "Store", "StoreError", "StoreUnavailable", "Up
 #: The most records of one write, and before a batch is full: together 17 bits of places.
 MOST = 1 << 16
 _ABANDONED = "the store is being closed, and PostgreSQL does not answer"
-_OPEN = "insert into batches (owner) values ($1) returning batch"
 
 
 class Written(NamedTuple):
@@ -80,6 +80,7 @@ class Store:
         self._current: OpenBatch | None = None
         #: Batches whose records are here: the current one, those being closed, those that wait to be packed.
         self._own: dict[int, OpenBatch] = {}
+        self._progress = commits.Progress(self._owner, self._own)
         self._packer = Packer(self._connections, self._own, pack_lag, 2 * batch_bytes, spool_dir)
         self._catalog = reading.Catalog()
         self._packed = PackedReader(self._connections.reader, cache_bytes)
@@ -171,7 +172,7 @@ class Store:
             await self._packer.room()
             await self._owner.live()
             async with self._connections.writer() as con:
-                number = await con.fetchval(_OPEN, self._owner.number)
+                number = await owners.open_batch(con, self._owner.number)
             self._current = self._own[number] = OpenBatch(number)
         return self._current
 
@@ -185,7 +186,8 @@ class Store:
             sifted = await self._committed(place, frame, rejects)
         finally:
             if batch:
-                batch.release(sifted.frame, sifted.stats)
+                batch.release(frame["id"][0], sifted.frame, sifted.stats)
+                self._progress.changed()
         refused = [] if not sifted.poison else (~frame["id"].is_in(sifted.frame["id"].implode())).arg_true().to_list()
         return Written(sifted.frame.height, sifted.poison, refused)
 
@@ -227,7 +229,7 @@ class Store:
         """Close a retired batch and have it packed; when the server is away maintenance tries again."""
         if batch.closed:
             return
-        await batch.settled()
+        await batch.quiet()
         if batch.lost or not batch.stats.count:
             await self._give_up(batch)
             return
@@ -236,6 +238,7 @@ class Store:
                 await owners.close(con, batch.info())
             if not self._closing and not batch.closed:
                 batch.closed = True
+                self._progress.changed()
                 await self._packer.add(batch)
 
     async def _give_up(self, batch: OpenBatch) -> None:
@@ -283,13 +286,20 @@ class Store:
         found = [self._own[b.batch].info() if b.open and b.batch in self._own else b for b in found]
         return [b for b in found if b.count != 0]
 
+    def watch(self) -> AbstractAsyncContextManager[commits.Watch]:
+        """Follow the commits of all stores of this database. Entering it raises StoreUnavailable."""
+        self._check()
+        return commits.watch(self._connections, self._progress, self._own)
+
     async def load(self, batch: BatchInfo, columns: Sequence[str], ids: Sequence[int] | None = None) -> Loaded:
         """Return the records of a batch, or those with these ids, in any order; columns and types as in frames.FULL.
+
+        Ids may be a range, of which not all need to be there.
 
         Raises BlobDamaged for a packed form that cannot be read.
         """
         if own := self._own.get(batch.batch):
-            return _only(Loaded(await own.load(_with_id(columns, ids)), 0), columns, ids)
+            return Loaded(await own.load(columns, ids), 0)
         if not batch.packed:
             with unavailable():
                 async with self._connections.reader() as con:
@@ -367,19 +377,9 @@ class Store:
         if not self._abandoned:
             self._retire()
             await self._idle()
+        await self._progress.close()
         await self._connections.close()
         await self._owner.leave()
-
-
-def _with_id(columns: Sequence[str], ids: Sequence[int] | None) -> Sequence[str]:
-    return columns if ids is None or "id" in columns else ["id", *columns]
-
-
-def _only(loaded: Loaded, columns: Sequence[str], ids: Sequence[int] | None) -> Loaded:
-    if ids is None:
-        return loaded
-    wanted = loaded.frame["id"].is_in(pl.Series(ids, dtype=pl.Int64).implode())
-    return loaded._replace(frame=loaded.frame.filter(wanted).select(columns))
 
 
 def _with_poison(written: Written, poison: dict[int, Reject]) -> Written:

@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import orjson
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from logagg.protocols.record import LEVELS
 from logagg.query.syntax import (
+    MESSAGE,
     All,
     And,
     Compare,
@@ -85,27 +88,14 @@ def text_fits(node: Node, text: str) -> bool:
     raise AssertionError(node)
 
 
-def as_number(text: str) -> float | None:
+def as_number(text: str) -> Fraction | None:
     """Python's own idea of a number, but for what JSON does not write."""
     if re.search(r"[^0-9eE.+-]|^\+|^-?\.|^-?0[0-9]|\.($|[eE])", text):
         return None
     try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        number = float(text)
+        return Fraction(text) if abs(float(text)) < float("inf") else None
     except ValueError:
         return None
-    return None if number in (float("inf"), -float("inf")) else number
-
-
-def whole_number(text: str) -> int | None:
-    whole, dot, rest = text.partition(".")
-    if dot and (not rest or rest.strip("0")):
-        return None
-    number = as_number(whole)
-    return number if isinstance(number, int) else None
 
 
 def leaves(value: Any) -> Iterator[str]:
@@ -148,8 +138,7 @@ def attribute_fits(node: Any, value: Any) -> bool:
             return True
         elif isinstance(node, Equal) and len(node.parts) == 1:
             wanted = as_number(node.parts[0])
-            whole = isinstance(wanted, int)  # is not equal to what is rounded to it, or written with an exponent
-            if wanted is not None and wanted == (whole_number(text) if whole else number):
+            if wanted is not None and wanted == number:
                 return True
     return False
 
@@ -229,6 +218,9 @@ lexeme = st.sampled_from(
         "1e5",
         "100000",
         "1e400",
+        "0.1",
+        "1e23",
+        "1" + "0" * 23,
         "007",
         "9007199254740993",
         "9" * 30,
@@ -259,6 +251,7 @@ in_text = st.builds(Field, st.sampled_from(["service", "host", "message"]), st.j
 in_attributes = st.builds(
     Field, st.sampled_from(["a", "b", "a.b", "a.b.c", 'q"k', "é", "k/k", "service", ""]), st.just(True)
 )
+text_place = st.sampled_from([None, MESSAGE])
 somewhere = st.none() | in_text | in_attributes
 star = st.sampled_from(["", "", "*"])
 pattern = st.builds(
@@ -267,9 +260,9 @@ pattern = st.builds(
 piece = text.filter(bool) | word
 expression = st.sampled_from(["a.", "^a", "[0-9]+$", "(?i)error", "a|b", "^$", r"\n", 'a"', "4", r"\\"])
 atom: st.SearchStrategy[Node] = st.one_of(
-    st.builds(Phrase, somewhere, st.lists(pattern, min_size=1, max_size=2).map(tuple)),
-    st.builds(Phrase, somewhere, pattern.map(lambda p: (p, "*"))),
-    st.builds(Substring, somewhere, st.lists(piece, min_size=1, max_size=2).map(tuple)),
+    st.builds(Phrase, text_place, st.lists(pattern, min_size=1, max_size=2).map(tuple)),
+    st.builds(Phrase, text_place, pattern.map(lambda p: (p, "*"))),
+    st.builds(Substring, text_place, st.lists(piece, min_size=1, max_size=2).map(tuple)),
     st.builds(Regex, somewhere, expression),
     st.builds(Equal, in_text | in_attributes, (text | lexeme | st.sampled_from(["api", "true"])).map(lambda t: (t,))),
     st.builds(Equal, in_text | in_attributes, piece.map(lambda t: (t[:1], t[1:]))),
@@ -278,13 +271,13 @@ atom: st.SearchStrategy[Node] = st.one_of(
         Compare,
         in_attributes,
         st.sampled_from(["<", "<=", ">", ">="]),
-        st.sampled_from([0, 42, 42.5, -1.5, 9007199254740992, 1e5, 10**29]),
+        st.sampled_from([0, 42, *map(Decimal, ["42.5", "-1.5", "0.1", "1e5"]), 9007199254740992, 10**29]),
     ),
     st.builds(
         Compare,
         st.builds(Field, st.sampled_from(["id", "severity", "facility"]), st.just(False)),
         st.sampled_from(["=", "<", "<=", ">", ">="]),
-        st.sampled_from([0, 2, 4.5, -1, 300, 2**53, 2**63, -(10**390)]),
+        st.sampled_from([0, 2, Decimal("4.5"), -1, 300, 2**53, 2**63, -(10**390)]),
     ),
     st.builds(Compare, st.just(Field("timestamp", False)), st.sampled_from(["=", "<", "<=", ">", ">="]), moment),
     st.builds(

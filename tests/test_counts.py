@@ -203,3 +203,111 @@ async def test_too_many_different_numbers_end_an_aggregation(engine: Engine, sma
     await in_batches(small, [record(attributes={"n": i}) for i in range(101)], 50)
     with pytest.raises(QueryLimit, match="more than 99 different numbers"):
         await engine.aggregate(Filter(), ["service"], "n")
+
+
+#: A service, a level and a number over some hours, in an order of their own; service "d" has as many as "c".
+SHARES = {"a": 90, "b": 60, None: 45, "c": 30, "d": 30, "e": 12}
+
+
+def over_time() -> list[Any]:
+    draw = random.Random(11)  # noqa: S311 - the same records each time
+    services = [service for service, share in SHARES.items() for _ in range(share)]
+    draw.shuffle(services)
+    return [
+        record(
+            draw.randrange(-9000, 9000),
+            service=service,
+            severity=draw.choice([3, 6]),
+            **({"attributes": {"ms": draw.randrange(20), "user": draw.choice("xyz")}} if draw.random() < 0.8 else {}),
+        )
+        for service in services
+    ]
+
+
+def expected_rows(records: list[Any], by: str, seconds: float, limit: int | None) -> list[tuple[datetime, Any, int]]:
+    def value(each: Any) -> Any:
+        return each.service if by == "service" else orjson.loads(each.attributes or "{}").get(by)
+
+    epoch, width = datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=seconds)
+    totals = sorted(Counter(map(value, records)).items(), key=lambda each: (-each[1], each[0] is None, each[0]))
+    kept = {name for name, _ in totals[:limit]}
+    bins = Counter(
+        (epoch + (each.timestamp - epoch) // width * width, value(each)) for each in records if value(each) in kept
+    )
+    rows = [(start, name, count) for (start, name), count in bins.items()]
+    return sorted(rows, key=lambda row: (row[0], -row[2], row[1] is None, row[1]))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_groups_by_bins_of_time_and_the_largest_of_them(engine: Engine, small: Store, packed: bool) -> None:
+    records = over_time()
+    await in_batches(small, records, 40)
+    if packed:
+        await small.roll()
+        await small.pack_now()
+    for by, seconds, limit in [
+        ("service", 3600, None), ("service", 60, 3), ("service", 90, 4), ("attributes.user", 1800, 2),
+        ("service", 0.5, 1),
+    ]:  # fmt: skip
+        interval = timedelta(seconds=seconds)
+        found = await engine.aggregate(Filter(), [by], interval=interval, limit=limit)
+        rows = [(r["time"], r[by], r["count"]) for r in found.rows]
+        assert rows == expected_rows(records, by.removeprefix("attributes."), seconds, limit)
+        assert list(found.rows[0]) == [by, "time", "count"]
+    most = (await engine.aggregate(Filter(), ["service"], limit=4)).rows
+    assert [(r["service"], r["count"]) for r in most] == [("a", 90), ("b", 60), (None, 45), ("c", 30)]
+
+
+async def test_bins_of_minutes_are_counted_without_reading(engine: Engine, small: Store) -> None:
+    records = [record(at * 1.2, service=["a", "b", None][at % 7 % 3]) for at in range(200)]
+    await in_batches(small, records, 50)
+    await small.roll()
+    await small.pack_now()
+    for seconds, limit in [(60, None), (120, 1), (3600, 2)]:
+        found = await engine.aggregate(Filter(), ["service"], interval=timedelta(seconds=seconds), limit=limit)
+        rows = [(r["time"], r["service"], r["count"]) for r in found.rows]
+        assert rows == expected_rows(records, "service", seconds, limit)
+        assert (found.stats.read, found.stats.skipped) == ({}, {"counted": 4})
+
+
+async def test_bins_are_those_of_the_histogram(engine: Engine, small: Store) -> None:
+    await small.write([*over_time(), record(timestamp=datetime(1, 1, 1, tzinfo=UTC), severity=3)])
+    for interval in (timedelta(seconds=7), timedelta(minutes=11), timedelta(days=7)):
+        for asked in (Filter(start=NOON - timedelta(minutes=90), end=NOON), Filter(level="ERROR", end=NOON)):
+            if asked.start is None and interval < timedelta(days=1):
+                continue
+            bars = (await engine.histogram(asked, interval=interval)).bins
+            rows = (await engine.aggregate(asked, ["level"], interval=interval)).rows
+            counted: dict[datetime, dict[str, int]] = {}
+            for row in rows:
+                counted.setdefault(row["time"], {})[row["level"]] = row["count"]
+            shown = {bar.start: bar.levels for bar in bars if bar.count}
+            assert shown == {start: levels for start, levels in counted.items() if start >= bars[0].start}
+    (first, *_) = (await engine.aggregate(Filter(), [], interval=timedelta(days=7))).rows
+    assert first == {"time": datetime(1, 1, 1, tzinfo=UTC), "count": 1}
+
+
+async def test_the_spread_of_a_number_over_time(engine: Engine, small: Store) -> None:
+    records = over_time()
+    await in_batches(small, records, 40)
+    hour = timedelta(hours=1)
+    rows = (await engine.aggregate(Filter(), ["service"], "ms", interval=hour, limit=2)).rows
+    assert {row["service"] for row in rows} == {"a", "b"}
+    for row in rows:
+        inside = [r for r in records if r.service == row["service"] and 0 <= (r.timestamp - row["time"]) / hour < 1]
+        values = [orjson.loads(r.attributes)["ms"] for r in inside if r.attributes]
+        assert row == {"service": row["service"], "time": row["time"], "count": len(inside)} | expected_spread(values)
+
+
+async def test_too_many_bins_and_names_that_are_taken(engine: Engine, small: Store) -> None:
+    await small.write(over_time())
+    few = Engine(small, timeout=30, max_groups=39)
+    with pytest.raises(QueryLimit, match="more than 39 different values of service, bins of 60 s; count by less"):
+        await few.aggregate(Filter(), ["service"], interval=timedelta(minutes=1), limit=1)
+    few.close()
+    with pytest.raises(QueryError, match=r"time is the name of a result; .* is attributes\.time"):
+        await engine.aggregate(Filter(), ["time"], interval=timedelta(minutes=1))
+    with pytest.raises(QueryError, match=r"interval of 0 s, at least 0\.001 s"):
+        await engine.aggregate(Filter(), ["level"], interval=timedelta(0))
+    assert (await engine.aggregate(Filter(), ["time"])).rows == [{"time": None, "count": sum(SHARES.values())}]
+    assert (await engine.aggregate(Filter(q="nowhere"), [], interval=timedelta(hours=1), limit=3)).rows == []

@@ -19,7 +19,8 @@ from logagg.protocols.record import LEVELS
 from logagg.query.bodies import BODIES, Bodies
 from logagg.query.errors import QueryError, QueryLimit
 from logagg.query.http import RAW, Route, dumps, make_app, preferred, reply
-from logagg.query.models import Interval, Level, LogEntry, Seed1Log, Time
+from logagg.query.kinds import Interval, Level, Time
+from logagg.query.models import LogEntry, Seed1Log
 from logagg.sinks.errors import StoreUnavailable
 
 Client = TestClient[web.Request, web.Application]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 READING = {
     ("get", "/logs"), ("get", "/logs/search"), ("post", "/logs/search"), ("get", "/logs/aggregations"),
-    ("get", "/logs/histogram"), ("get", "/logs/patterns"), ("get", "/"), ("get", "/health"), ("get", "/healthz"),
+    ("get", "/logs/histogram"), ("get", "/logs/patterns"), ("get", "/logs/patterns/members"), ("get", "/logs/{id}"),
+    ("get", "/logs/{id}/context"), ("get", "/"), ("get", "/health"), ("get", "/healthz"),
     ("get", "/readyz"), ("get", "/metrics"),
 }  # fmt: skip
 WRITING = {("post", "/logs"), ("post", "/logs/ingest"), ("post", "/logs/batch-ingest"), ("post", "/ingest")}
@@ -96,9 +97,12 @@ async def test_documented_gets_answer_and_check_their_parameters(
     daemon: RunningDaemon, document: dict[str, Any]
 ) -> None:
     checked = 0
+    async with daemon.http.post("/ingest", json={"message": "m"}):
+        [stored] = await daemon.logs()
     for (method, path), operation in operations(document).items():
         if method != "get":
             continue
+        path = path.format(id=stored["id"])
         async with daemon.http.get(path, headers={"Accept": "application/json"}) as answer:
             assert answer.status == 200, path
             assert answer.content_type in operation["responses"]["200"]["content"]

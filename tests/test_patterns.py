@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logagg.query.masks import MAX_LINE, line_masker, mask_phrases
-from logagg.query.patterns import Mined, head, mine
+from logagg.query.templates import Mined, head, mine
 
 PATTERNS = Path(__file__).parents[2] / "shared" / "patterns"
 
@@ -148,6 +148,11 @@ def test_real_messages_match_their_templates_in_any_order(systems: dict[str, lis
             ['agent "curl/8.1"', 'agent "Mozilla/5.0 (X11; Linux)"'], ['agent "<*>"'], id="quoted text is one value"
         ),
         pytest.param(
+            ['{"event":"login","ms":1}', '{"event":"logout","ms":2}'],
+            ['{"event":"login","ms":<*>}', '{"event":"logout","ms":<*>}'],
+            id="words in JSON are words",
+        ),
+        pytest.param(
             ["[    1.25] usb 1-2: new device", "[11101.50] usb 3-4: new device"],
             ["[<*>] usb <*>: new device"],
             id="padding is layout",
@@ -256,6 +261,8 @@ def test_a_line_is_masked_alike_whatever_was_masked_before(lines: list[str]) -> 
         "10.1.2.3:80",
         "fe80::1",
         "00:1a:2B:3c:4d:5e",
+        "cd:ae:fd:df:ad:ee",
+        "FF:F2:9F:16:DA:8D:00:0D:60:E9:23:6A",
         "db1.example.org:5432",
         "Main.java:42",
         "/usr/lib/x.so",
