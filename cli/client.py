@@ -5,16 +5,21 @@ http.client is imported when a connection is made: `logagg --help` needs none.
 
 import json
 import re
-import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import click
+
+from logagg.cli.reach import TRUST, Place, reason
 from logagg.cli.terminal import Failure, visible
 
 if TYPE_CHECKING:
+    import socket
     from http.client import HTTPConnection, HTTPResponse
+    from ssl import SSLContext
 
 Params = Mapping[str, str]
 
@@ -27,10 +32,16 @@ _LINK = re.compile(r"<([^>]*)>([^<]*)")
 _IDLE = 4
 #: Seconds for what a daemon does at once, however busy: take a connection, and say that it is alive.
 _AT_ONCE = 5.0
+#: Where --ca-file stands for all clients of a command (click.Context.meta).
+CA_FILE = "logagg.ca_file"
 
 
 class Unreachable(Failure):
     """No answer: no connection, a lost one, or a time limit. May pass."""
+
+
+class Absent(Failure):
+    """The server is logagg, and has no such thing."""
 
 
 class Busy(Failure):
@@ -54,8 +65,8 @@ class Client:
     """A logagg daemon at `url`. Every method raises Failure with one line for the operator."""
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 60) -> None:
-        self._url = url.rstrip("/")
-        self._https, self._host, self._port, self._prefix = _split(url)
+        self._place = Place.of(url)
+        self._url, self._prefix = self._place.url, self._place.prefix
         self._timeout = timeout
         #: It has answered something in HTTP: from then on an answer may take its time.
         self._met = False
@@ -64,6 +75,8 @@ class Client:
             if not (token.isascii() and token.isprintable()):
                 raise Failure("the token (--token or LOGAGG_TOKEN) holds what no token can: expected printable ASCII")
             self._headers["Authorization"] = f"Bearer {token}"
+        context = click.get_current_context(silent=True)
+        self._ca_file: str | None = context.meta.get(CA_FILE) if context else None
         self._connection: HTTPConnection | None = None
         self._used = 0.0
 
@@ -76,6 +89,13 @@ class Client:
     def get(self, path: str, params: Params) -> Any:
         """GET a route; return the JSON of its answer."""
         return self._json(path, *self._get(path, params))
+
+    def count(self, params: Params) -> int:
+        """Return how many records match."""
+        rows = self.get("/logs/aggregations", {**params, "by": "level"})
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise Failure(f"{self._url}/logs/aggregations answered with JSON, but no list of objects; is it logagg?")
+        return sum(row.get("count") or 0 for row in rows)
 
     def pages(self, path: str, params: Params) -> Iterator[Page]:
         """GET a route that answers with an array, and what its `Link: rel="next"` headers lead to, page by page."""
@@ -94,6 +114,32 @@ class Client:
         """POST a body; return the JSON of the answer. Raises Busy and Unreachable for what may pass."""
         response, answer = self._request("POST", path, body, {"Content-Type": content_type})
         return self._json(path, response, answer)
+
+    @contextmanager
+    def open(
+        self, path: str, params: Params, headers: Params | None = None
+    ) -> "Iterator[tuple[HTTPResponse, socket.socket | None]]":
+        """GET a route over a connection of its own; give the answer, its body unread, and the socket it comes from.
+
+        The socket is None when it cannot be told any more.
+        """
+        from http.client import HTTPException
+
+        with ExitStack() as closing:
+            connection = self._connect()
+            closing.callback(connection.close)
+            try:
+                target = f"{self._prefix}{path}?{urlencode(params)}"
+                connection.request("GET", target, headers={**self._headers, **(headers or {})})
+                sock, response = connection.sock, connection.getresponse()
+                closing.callback(response.close)
+                if response.status != 200:
+                    self._json(path, response, response.read())
+            except (OSError, HTTPException, ValueError) as error:
+                raise Unreachable(self._unreachable(error)) from None
+            if not response.chunked and response.length is None:
+                raise Failure(f"{self._url} answers in HTTP/1.0 (a proxy?): the end could not be told from a break")
+            yield response, sock
 
     def _get(self, path: str, params: Params) -> "tuple[HTTPResponse, bytes]":
         return self._request("GET", f"{path}?{urlencode(params)}" if params else path)
@@ -121,7 +167,11 @@ class Client:
         from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
         patience = min(_AT_ONCE, self._timeout)
-        connection = (HTTPSConnection if self._https else HTTPConnection)(self._host, self._port, timeout=patience)
+        host, port = self._place.host, self._place.port
+        if self._place.https:
+            connection: HTTPConnection = HTTPSConnection(host, port, timeout=patience, context=_trusting(self._ca_file))
+        else:
+            connection = HTTPConnection(host, port, timeout=patience)
         try:
             connection.connect()
             if not self._met:
@@ -147,17 +197,7 @@ class Client:
             self._connection = None
 
     def _unreachable(self, error: Exception) -> str:
-        if isinstance(error, ConnectionRefusedError):
-            return f"cannot reach {self._url}: connection refused; is `logagg serve` running?"
-        if isinstance(error, TimeoutError):
-            return f"no answer from {self._url} within {self._timeout:g} s (--timeout)"
-        if isinstance(error, socket.gaierror):
-            return f"cannot reach {self._url}: the name {self._host} is not known"
-        if isinstance(error, ConnectionError):
-            return f"{self._url} closed the connection without an answer"
-        if isinstance(error, OSError):
-            return f"cannot reach {self._url}: {error.strerror or error}"
-        return f"{self._url} did not answer in HTTP: {visible(str(error) or type(error).__name__)[:_EXCERPT]}"
+        return reason(self._place, error, self._timeout)
 
     def _json(self, path: str, response: "HTTPResponse", body: bytes) -> Any:
         try:
@@ -181,21 +221,20 @@ class Client:
             return Busy(detail or f"{self._url} cannot serve this now (503)", _seconds(response))
         if status in (400, 422) and detail:
             return Failure(detail)
-        if status == 404 and not detail:
-            return Failure(f"{self._url} has no {path} (404); is it logagg?")
+        if status == 404:
+            return Absent(detail) if detail else Failure(f"{self._url} has no {path} (404); is it logagg?")
         return Failure(f"{self._url}{path} answered {status} {visible(response.reason)}{_after(detail)}")
 
 
-def _split(url: str) -> tuple[bool, str, int | None, str]:
-    """Return whether the address is https, its host, port and path."""
+def _trusting(file: str | None) -> "SSLContext":
+    """Return what https is spoken with: the certificates of this file, else those that the system trusts."""
+    import ssl
+
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-        raise Failure(f"{url!r} is not the address of a server; expected such as http://127.0.0.1:8000")
-    return parts.scheme == "https", parts.hostname, port, parts.path.rstrip("/")
+        return ssl.create_default_context(cafile=file)
+    except (OSError, ValueError) as error:
+        problem = "holds no certificate" if isinstance(error, ssl.SSLError) else getattr(error, "strerror", error)
+        raise Failure(f"{file}: {problem}; {TRUST}") from None
 
 
 def _after(detail: str) -> str:

@@ -1,4 +1,4 @@
-"""`logagg aggregate`, `histogram` and `patterns`: what matches, counted."""
+"""`logagg aggregate` and `histogram`: what matches, counted."""
 
 import shutil
 import sys
@@ -14,8 +14,6 @@ from logagg.cli.terminal import Failure, Screen, note
 from logagg.protocols.record import LEVELS
 
 OUTPUTS = ["text", "jsonl", "json", "csv"]
-#: Services of a pattern that text output names.
-_SERVICES = 3
 #: What an aggregation says of the numbers in a field.
 _SPREAD = ("numbers", "min", "max", "avg", "p50", "p90", "p95", "p99")
 
@@ -26,27 +24,34 @@ _SPREAD = ("numbers", "min", "max", "avg", "p50", "p90", "p95", "p99")
         "logagg aggregate timeout --by host --since 1h -n 10",
         "logagg aggregate --by environment,service --level error -o csv",
         "logagg aggregate --by service --of duration_ms    how long things took",
+        "logagg aggregate --by level --interval 1h --since today",
+        "logagg aggregate --by user.id -n 10               the ten that occur most",
     )
 )
-@click.option("--by", default="service,level", metavar="COLUMNS", help="Columns to count by, with commas.")
+@click.option(
+    "--by", default="service,level", metavar="FIELDS", help="What to count by: columns and attributes, with commas."
+)
 @click.option("--of", metavar="FIELD", help="Also min, max, avg and percentiles of the numbers in this field.")
-@click.option("-n", "--limit", type=click.IntRange(0), default=0, help="Rows at most, the largest; 0: all.")
+@click.option("--interval", metavar="SPAN", help="Also by time, in bins of this width: 30s, 5m, 1h, 1d.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(0), default=0, metavar="ROWS", help="So many at most, the largest; 0: all."
+)
 @reading_options(OUTPUTS)
-def aggregate(asking: Asking, query: Sequence[str], by: str, of: str | None, limit: int) -> None:
-    """Count matching records by columns.
+def aggregate(asking: Asking, query: Sequence[str], by: str, of: str | None, interval: str | None, limit: int) -> None:
+    """Count matching records by fields.
 
     Prints how many records that match QUERY have each combination of values, the most first.
     """
-    params = asking.params(query) | {"by": by} | ({"of": of} if of else {})
-    rows = _rows(asking.client().get("/logs/aggregations", params))
-    rows = rows[:limit] if limit else rows
+    asked = {"by": by, "of": of, "interval": interval, "limit": str(limit) if limit else None}
+    params = asking.params(query) | {name: value for name, value in asked.items() if value}
+    rows = rows_of(asking.client().get("/logs/aggregations", params))
     results = ["count", *(_SPREAD if of else ())]
-    columns = [*(name.strip() for name in by.split(",")), *results]
+    columns = [*(["time"] if interval else []), *(name.strip() for name in by.split(",")), *results]
     if asking.output == "text":
-        shown = [{name: _short(value) for name, value in row.items()} for row in rows]
-        _show(asking, table(columns, shown, colour=asking.colour, numbers=results))
+        shown = [{name: _short(name, value, asking) for name, value in row.items()} for row in rows]
+        show(asking, table(columns, shown, colour=asking.colour, numbers=results))
     else:
-        _print(asking, _form(asking, columns), rows)
+        print_rows(asking, form_of(asking, columns), rows)
 
 
 @click.command(
@@ -67,72 +72,48 @@ def histogram(asking: Asking, query: Sequence[str], interval: str | None) -> Non
     answer = asking.client().get("/logs/histogram", params)
     if not isinstance(answer, dict) or not isinstance(answer.get("bins"), list):
         raise Failure("the answer to /logs/histogram has no bins; is it logagg?")
-    bins, seconds = _rows(answer["bins"]), answer.get("interval_seconds") or 1
+    bins, seconds = rows_of(answer["bins"]), answer.get("interval_seconds") or 1
     if asking.output == "text":
         width = shutil.get_terminal_size().columns
-        _show(asking, bars(bins, seconds, width=width, zone=asking.zone, colour=asking.colour))
+        show(asking, bars(bins, seconds, width=width, zone=asking.zone, colour=asking.colour))
         if beyond := (answer.get("before") or 0) + (answer.get("after") or 0):
             note(f"... {beyond} more records lie far before or after: --since, --until")
     elif asking.output == "json":
-        _show(asking, compact(answer) + "\n")
+        show(asking, compact(answer) + "\n")
     elif asking.output == "csv":
         flat = [{**dict.fromkeys(LEVELS, 0), **each["levels"], **each} for each in bins]
-        _print(asking, _form(asking, ["start", "total", *LEVELS]), flat)
+        print_rows(asking, form_of(asking, ["start", "total", *LEVELS]), flat)
     else:
-        _print(asking, JsonLines(), bins)
+        print_rows(asking, JsonLines(), bins)
 
 
-@click.command(
-    epilog=examples(
-        "logagg patterns                                   the last 24 hours",
-        "logagg patterns --since 1h --service billing",
-        "logagg patterns 'level>=warning' --since today -n 20 -o jsonl",
-    )
-)
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50, help="Patterns at most, the most frequent.")
-@reading_options(OUTPUTS)
-def patterns(asking: Asking, query: Sequence[str], limit: int) -> None:
-    """Show the forms of matching messages.
-
-    Messages of one form differ only in what varies, written <*>; the most frequent form comes first. Without
-    --since, those of the last 24 hours.
-    """
-    rows = _rows(asking.client().get("/logs/patterns", {"q": "*"} | asking.params(query) | {"limit": str(limit)}))
-    if asking.output == "text":
-        shown = [_pattern_row(row, asking) for row in rows]
-        _show(asking, table(["count", "last seen", "services", "pattern"], shown, colour=asking.colour))
-    else:
-        _print(asking, _form(asking, ["pattern", "count", "first_seen", "last_seen", "services"]), rows)
-
-
-def _short(value: Any) -> Any:
-    """Write a number with fractions in so many digits as help."""
+def _short(name: str, value: Any, asking: Asking) -> Any:
+    """Write a number with fractions in so many digits as help, and the start of a bin in the zone."""
+    if name == "time":
+        return local_time(value, asking.zone)
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _pattern_row(row: Row, asking: Asking) -> Row:
-    services = [str(service) for service in row.get("services") or ()]
-    named = ",".join(services[:_SERVICES]) + (f" +{len(services) - _SERVICES}" if len(services) > _SERVICES else "")
-    seen = local_time(row.get("last_seen"), asking.zone)
-    return {"count": row.get("count"), "last seen": seen, "services": named, "pattern": row.get("pattern")}
-
-
-def _rows(answer: Any) -> list[Row]:
+def rows_of(answer: Any) -> list[Row]:
+    """Return the rows of an answer. Raises Failure when it has none."""
     if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
         raise Failure("the answer is JSON, but no list of objects; is it logagg?")
     return answer
 
 
-def _form(asking: Asking, columns: Sequence[str]) -> Form:
+def form_of(asking: Asking, columns: Sequence[str]) -> Form:
+    """Return the form for rows of these columns, where it is not text."""
     if asking.output == "csv":
         return Csv(columns, terminal=sys.stdout.isatty())
     return JsonLines() if asking.output == "jsonl" else JsonArray()
 
 
-def _print(asking: Asking, form: Form, rows: Sequence[Row]) -> None:
-    _show(asking, form.head + form.page(rows) + form.tail())
+def print_rows(asking: Asking, form: Form, rows: Sequence[Row]) -> None:
+    """Print rows in a form."""
+    show(asking, form.head + form.page(rows) + form.tail())
 
 
-def _show(asking: Asking, text: str) -> None:
+def show(asking: Asking, text: str) -> None:
+    """Print a text, through the pager when it is long."""
     with Screen(pager=asking.pager) as screen:
         screen.write(text)

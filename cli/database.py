@@ -11,7 +11,8 @@ import click
 from logagg.cli.database_reader import Reader, reader_options
 from logagg.cli.database_records import pack, prune, unpack
 from logagg.cli.database_sql import sql
-from logagg.cli.options import SuggestingGroup, examples
+from logagg.cli.group import SuggestingGroup
+from logagg.cli.options import examples
 from logagg.cli.output import compact
 from logagg.cli.postgres import NO_SCHEMA, Place, check_schema, place_of, place_options, run, shown, sized
 from logagg.cli.terminal import Failure

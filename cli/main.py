@@ -1,6 +1,6 @@
 """The command `logagg`: the group of all commands, and how it ends.
 
-A command's module is imported when the command is used or its help is printed; no module imports anything heavy at its
+A command's module is imported when the command is used; no module imports anything heavy at its
 top. Whatever goes wrong is one line on standard error and exit code 2; Ctrl-C is 130, a closed pipe is silent.
 """
 
@@ -8,25 +8,36 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from logagg.cli.options import SuggestingGroup
+from logagg.cli.group import SuggestingGroup
 
-#: Command: the module that holds it, and its name there, in the order of the help.
+
+class _Place(NamedTuple):
+    """Where a command is, and the first sentence of its help: the help of all of them imports none."""
+
+    module: str
+    name: str
+    help: str
+
+
+#: The commands, in the order of the help.
 _COMMANDS = {
-    "serve": ("serving", "serve"),
-    "check-config": ("serving", "check_config"),
-    "search": ("searching", "search"),
-    "aggregate": ("counting", "aggregate"),
-    "histogram": ("counting", "histogram"),
-    "patterns": ("counting", "patterns"),
-    "export": ("exporting", "export"),
-    "send": ("sending", "send"),
-    "quarantine": ("quarantine", "quarantine"),
-    "doctor": ("doctor", "doctor"),
-    "db": ("database", "db"),
+    "serve": _Place("serving", "serve", "Run the daemon."),
+    "check-config": _Place("serving", "check_config", "Check the settings, and print them."),
+    "search": _Place("searching", "search", "Find records, and print them like a log: the newest last."),
+    "tail": _Place("tailing", "tail", "Print records as they come, until Ctrl-C."),
+    "show": _Place("showing", "show", "Show one record in full."),
+    "aggregate": _Place("counting", "aggregate", "Count matching records by fields."),
+    "histogram": _Place("counting", "histogram", "Draw matching records over time."),
+    "patterns": _Place("patterning", "patterns", "Show the forms of matching messages."),
+    "export": _Place("exporting", "export", "Write all matching records to a file."),
+    "send": _Place("sending", "send", "Send lines as records."),
+    "quarantine": _Place("quarantine", "quarantine", "Look at what could not become a record, and try it again."),
+    "doctor": _Place("doctor", "doctor", "Ask a daemon whether it is well."),
+    "db": _Place("database", "db", "Make, update and look at the database itself."),
 }
 
 
@@ -41,10 +52,15 @@ class Logagg(SuggestingGroup):
         """Import a command."""
         if cmd_name not in _COMMANDS:
             return None
-        module, name = _COMMANDS[cmd_name]
-        command = getattr(import_module(f"logagg.cli.{module}"), name)
+        place = _COMMANDS[cmd_name]
+        command = getattr(import_module(f"logagg.cli.{place.module}"), place.name)
         assert isinstance(command, click.Command)  # noqa: S101 -- for mypy
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.help) for name, place in _COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; end quietly when its reader is gone or the operator stops it."""

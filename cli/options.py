@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logagg.cli.client import Client, Params
+from logagg.cli.client import CA_FILE, Client, Params
 from logagg.cli.output import cost
 from logagg.cli.terminal import note, wants_colour
 from logagg.cli.timespec import parse_time
@@ -27,23 +27,6 @@ _LEVEL_ALIASES = {
 }  # fmt: skip
 
 
-class SuggestingGroup(click.Group):
-    """A group that names the nearest command when it is given a wrong one."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command."""
-        known = self.list_commands(ctx)
-        if args[0] not in known and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], known, n=1)
-            hint = f"; did you mean `{ctx.command_path} {near[0]}`?" if near else ""
-            ctx.fail(f"no such command: {args[0]}{hint}")
-        return super().resolve_command(ctx, args)
-
-
 class Level(click.Choice[str]):
     """A level, in any case, with the usual short forms."""
 
@@ -57,19 +40,13 @@ class Level(click.Choice[str]):
         return super().convert(_LEVEL_ALIASES.get(str(value).upper(), value), param, ctx)
 
 
-@dataclass(frozen=True)
-class Picking:
-    """Whom to ask, and about which records."""
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Whom to ask, and in which zone times are meant."""
 
     url: str
     token: str | None
     timeout: float
-    since: str | None
-    until: str | None
-    level: str | None
-    service: str | None
-    host: str | None
-    environment: str | None
     utc: bool
 
     @property
@@ -77,16 +54,28 @@ class Picking:
         """The zone of times, read and printed; None is the machine's."""
         return UTC if self.utc else None
 
+
+@dataclass(frozen=True, kw_only=True)
+class Picking(Server):
+    """Which records; without a range where a command has none."""
+
+    level: str | None
+    service: str | None
+    host: str | None
+    environment: str | None
+    since: str | None = None
+    until: str | None = None
+
     def params(self, query: Sequence[str] = ()) -> dict[str, str]:
         """Return the parameters of the HTTP API that pick the records."""
         now = datetime.now(UTC)
-        start, end = self._time("--since", self.since, now), self._time("--until", self.until, now)
+        start, end = self.moment("--since", self.since, now), self.moment("--until", self.until, now)
         if start and end and start > end:
             raise click.UsageError(f"--since {self.since} is after --until {self.until}: nothing can match")
         given = {
             "q": " ".join(query) or None,
-            "start_time": _rfc3339(start),
-            "end_time": _rfc3339(end),
+            "start_time": rfc3339(start) if start else None,
+            "end_time": rfc3339(end) if end else None,
             "level": self.level,
             "service": self.service,
             "host": self.host,
@@ -94,7 +83,8 @@ class Picking:
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    def _time(self, option: str, text: str | None, now: datetime) -> datetime | None:
+    def moment(self, option: str, text: str | None, now: datetime) -> datetime | None:
+        """Read the time of an option. Raises UsageError."""
         if text is None:
             return None
         try:
@@ -103,14 +93,13 @@ class Picking:
             raise click.UsageError(f"{option}: {error}") from None
 
 
-@dataclass(frozen=True)
-class Asking(Picking):
-    """What the reading commands share: also how to print."""
+@dataclass(frozen=True, kw_only=True)
+class Printing(Server):
+    """How to print what a server answers."""
 
     output: str
     color: str
-    pager: bool
-    stats: bool
+    pager: bool = False
 
     def client(self) -> Client:
         """Return a client of the server that was named; it is closed when the command ends."""
@@ -123,6 +112,13 @@ class Asking(Picking):
     def colour(self) -> bool:
         """Whether to colour what is printed."""
         return wants_colour(self.color)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking(Picking, Printing):
+    """What the reading commands share: which records, and how to print."""
+
+    stats: bool = False
 
     def params(self, query: Sequence[str] = ()) -> dict[str, str]:
         """Return the parameters of the HTTP API: which records, and whether to say what the answer cost."""
@@ -155,12 +151,13 @@ class _Listening(Client):
             note(line)
 
 
-def _rfc3339(moment: datetime | None) -> str | None:
-    return moment.isoformat().replace("+00:00", "Z") if moment else None
+def rfc3339(moment: datetime) -> str:
+    """Write a time in UTC as the HTTP API takes it."""
+    return moment.isoformat().replace("+00:00", "Z")
 
 
-def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Return what adds options, in the order in which help shows them."""
+def adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return what adds options to a command, in the order in which help shows them."""
 
     def add(command: Command) -> Command:
         for option in reversed(options):
@@ -170,54 +167,82 @@ def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
     return add
 
 
-server_options = _adding(
+def _remember_ca_file(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    ctx.meta[CA_FILE] = value
+
+
+server_options = adding(
     click.option("--url", envvar="LOGAGG_URL", default=DEFAULT_URL, show_envvar=True, help="The daemon to ask."),
     click.option("--token", envvar="LOGAGG_TOKEN", show_envvar=True, help="Token, if the daemon wants one."),
+    click.option(
+        "--ca-file", envvar="LOGAGG_CA_FILE", show_envvar=True, metavar="FILE", expose_value=False,
+        callback=_remember_ca_file, type=click.Path(dir_okay=False),
+        help="PEM file of the certificates to trust for an https URL; without it, the system's, or SSL_CERT_FILE.",
+    ),
     click.option(
         "--timeout", type=click.FloatRange(0, min_open=True), default=60, metavar="SECONDS",
         help="How long to wait for an answer.",
     ),
 )  # fmt: skip
 
-_picking = _adding(
-    click.argument("query", nargs=-1),
-    click.option("--since", metavar="TIME", help="From this time on: 15m, 2h, today, 2026-11-20T10:00, ..."),
-    click.option("--until", metavar="TIME", help="Up to this time."),
+_query = click.argument("query", nargs=-1)
+_filters = adding(
     click.option("--level", type=Level(), metavar="LEVEL", help="Only this level, such as error."),
     click.option("--service", help="Only this service."),
     click.option("--host", help="Only this host."),
     click.option("--environment", help="Only this environment."),
-    click.option("--utc/--local", default=False, help="The time zone of TIME, and of text that is printed."),
+)
+_zone = click.option("--utc/--local", default=False, help="The time zone of TIME, and of text that is printed.")
+_range = adding(
+    click.option("--since", metavar="TIME", help="From this time on: 15m, 2h, today, 2026-11-20T10:00, ..."),
+    click.option("--until", metavar="TIME", help="Up to this time."),
+)
+_pager = click.option("--pager/--no-pager", default=True, help="On a terminal, page what is longer than it.")
+_stats = click.option(
+    "--stats", is_flag=True, help="Say on stderr what the answer cost: batches skipped, read, bytes, milliseconds."
 )
 
 
 def picking_options(command: Command) -> Command:
     """Add QUERY and every option of `Picking`; the command gets them as `query` and `picking`."""
-    return _picking(server_options(_gathered(command, "picking", Picking)))
+    return adding(_query, _range, _filters, _zone, server_options)(_gathered(command, "picking", Picking))
 
 
-def reading_options(outputs: Sequence[str]) -> Callable[[Command], Command]:
-    """Add QUERY and every option of `Asking`; the command gets them as `query` and `asking`."""
-    printing = _adding(
+def _form_options(outputs: Sequence[str]) -> Callable[[Command], Command]:
+    return adding(
         click.option(
             "-o", "--output", type=click.Choice(outputs), default="text", help="The form of what is printed."
         ),
         click.option(
-            "--color", type=click.Choice(["auto", "always", "never"]), default="auto",
+            "--color", "--colour", "color", type=click.Choice(["auto", "always", "never"]), default="auto",
             help="Colours; auto: on a terminal, unless NO_COLOR is set.",
         ),
-        click.option("--pager/--no-pager", default=True, help="On a terminal, page what is longer than it."),
-        click.option("--stats", is_flag=True, help="Say on stderr what the answer cost: batches skipped, read, bytes."),
     )  # fmt: skip
-    return lambda command: _picking(printing(server_options(_gathered(command, "asking", Asking))))
 
 
-def _gathered(command: Command, name: str, kind: type[Picking]) -> Command:
+def printing_options(outputs: Sequence[str]) -> Callable[[Command], Command]:
+    """Add every option of `Printing`; the command gets them as `printing`."""
+    added = adding(_zone, _form_options(outputs), _pager, server_options)
+    return lambda command: added(_gathered(command, "printing", Printing))
+
+
+def reading_options(outputs: Sequence[str], *, ranged: bool = True, paged: bool = True) -> Callable[[Command], Command]:
+    """Add QUERY and every option of `Asking`; the command gets them as `query` and `asking`.
+
+    `ranged`: with a range of time. `paged`: with what fits an answer that ends, a pager and what it cost.
+    """
+    range_ = [_range] if ranged else []
+    paging = [_pager, _stats] if paged else []
+    added = adding(_query, *range_, _filters, _zone, _form_options(outputs), *paging, server_options)
+    return lambda command: added(_gathered(command, "asking", Asking))
+
+
+def _gathered(command: Command, name: str, kind: type[Server]) -> Command:
     """Return the command with the options that make one argument gathered into it."""
 
     @wraps(command)
     def gathered(**given: Any) -> Any:
-        made = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        made = kind(**{field.name: given.pop(field.name) for field in fields(kind) if field.name in given})
         return command(**{name: made}, **given)
 
     return gathered

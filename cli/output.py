@@ -4,15 +4,17 @@ A form is fed pages of records, as the HTTP API gives them, and returns text; `h
 them. No form keeps the records.
 """
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
 from logagg.cli.terminal import harmless_json, paint, visible
+
+if TYPE_CHECKING:
+    from logagg.cli.highlight import Highlight
 
 Row = dict[str, Any]
 
@@ -28,7 +30,7 @@ LEVEL_COLOURS = {
     "NOTICE": "36", "INFO": "32", "DEBUG": "2",
 }  # fmt: skip
 DIM, BOLD = "2", "1"
-#: A service keeps its colour from run to run; red and yellow belong to the levels.
+#: Red and yellow belong to the levels.
 _SERVICE_COLOURS = ("36", "35", "34", "96", "95", "94", "92")
 #: A column is padded up to this; a longer value just takes its room.
 _WIDEST = 32
@@ -40,8 +42,9 @@ _DEEPEST = 8
 class Form(Protocol):
     """How rows become text."""
 
-    #: What stands before the first row.
+    #: What stands before the first row, and between two groups of rows.
     head: str
+    separator: str
 
     def page(self, rows: Sequence[Row]) -> str:
         """Return the text of some rows, each of whole lines."""
@@ -59,6 +62,7 @@ class JsonLines:
     """One JSON object a line."""
 
     head = ""
+    separator = ""
 
     def page(self, rows: Sequence[Row]) -> str:
         """Return a line for each row."""
@@ -73,6 +77,7 @@ class JsonArray:
     """One JSON array, an element a line, so that it streams."""
 
     head = "["
+    separator = ""
 
     def __init__(self) -> None:
         self._separator = "\n"
@@ -96,6 +101,8 @@ class Csv:
     On a terminal, what could act on it is spelled out; a file gets every value as it is.
     """
 
+    separator = ""
+
     def __init__(self, columns: Sequence[str], *, terminal: bool) -> None:
         self._columns = columns
         self._terminal = terminal
@@ -110,6 +117,8 @@ class Csv:
         return ""
 
     def _lines(self, rows: Iterable[Sequence[str]]) -> str:
+        import csv
+
         lines = _Lines()
         # With this line end CR and LF in a value are both quoted, in every version of Python.
         csv.writer(lines, lineterminator="\r\n").writerows(rows)
@@ -128,6 +137,7 @@ class Raw:
     """The message alone; on a terminal, what could act on it is spelled out."""
 
     head = ""
+    separator = "--\n"
 
     def __init__(self, *, terminal: bool) -> None:
         self._terminal = terminal
@@ -146,15 +156,18 @@ class Text:
     """Aligned columns for the eye: time, level, host, service, message, then the attributes.
 
     Columns grow with what they have shown, and host and service only stand where some record has one. The lines of a
-    message after its first are indented: no record can forge the beginning of another.
+    message after its first are indented: no record can forge the beginning of another. Where rows have a `match`, those
+    for which it is true are marked by `>`. `highlight` colours what matched.
     """
 
     head = ""
 
-    def __init__(self, *, colour: bool, zone: tzinfo | None) -> None:
+    def __init__(self, *, colour: bool, zone: tzinfo | None, highlight: "Highlight | None" = None) -> None:
         self._colour = colour
         self._zone = zone
+        self._highlight = highlight if colour else None
         self._widths = {"level": 7, "host": 0, "service": 0}
+        self.separator = self._paint("--", DIM) + "\n"
 
     def page(self, rows: Sequence[Row]) -> str:
         """Return the lines of the records."""
@@ -168,26 +181,37 @@ class Text:
         return ""
 
     def _record(self, row: Row) -> str:
-        first, *others = visible(str(row.get("message", "")).replace("\r\n", "\n").rstrip("\n"), block=True).split("\n")
+        message = visible(str(row.get("message", "")).replace("\r\n", "\n").rstrip("\n"), block=True)
+        first, *others = (self._highlight.mark(message) if self._highlight else message).split("\n")
         parts = [
             self._paint(local_time(row.get("timestamp"), self._zone), DIM),
             self._column(row, "level", LEVEL_COLOURS.get(str(row.get("level")), "")),
         ]
         for name in ("host", "service"):
             if self._widths[name]:
-                value = str(row.get(name) or "")
-                parts.append(self._column(row, name, _SERVICE_COLOURS[crc32(value.encode("utf-8", "replace")) % 7]))
-        parts.append(first)
-        if pairs := " ".join(_pairs(row)):
-            parts.append(self._paint(pairs, DIM))
-        return "\n".join([" ".join(parts).rstrip(), *(_INDENT + line for line in others)]) + "\n"
+                colour = service_colour(str(row.get(name) or ""))
+                parts.append(self._column(row, name, colour))
+        parts += [first, *(self._pair(name, value) for name, value in _pairs(row))]
+        margin = "" if "match" not in row else "> " if row["match"] else "  "
+        lines = [" ".join(parts).rstrip(), *(_INDENT + line for line in others)]
+        return "".join(f"{margin}{line}\n" for line in lines)
 
     def _column(self, row: Row, name: str, colour: str) -> str:
         value = visible(str(row.get(name) or "-"))
         return self._paint(value, colour) + " " * (self._widths[name] - len(value))
 
+    def _pair(self, name: str, value: str) -> str:
+        if not self._highlight:
+            return self._paint(f"{name}={value}", DIM)
+        return self._paint(f"{name}=", DIM) + self._highlight.value(name, value, DIM)
+
     def _paint(self, text: str, code: str) -> str:
         return paint(text, code) if self._colour else text
+
+
+def service_colour(name: str) -> str:
+    """Return the SGR code of a service or host: the same in every run."""
+    return _SERVICE_COLOURS[crc32(name.encode("utf-8", "replace")) % len(_SERVICE_COLOURS)]
 
 
 def local_time(value: Any, zone: tzinfo | None) -> str:
@@ -200,24 +224,29 @@ def local_time(value: Any, zone: tzinfo | None) -> str:
     return text.replace("+00:00", "Z") if zone else text[:23]
 
 
-def _pairs(row: Row) -> Iterable[str]:
-    """Yield `key=value` for what has no column of its own."""
+def _pairs(row: Row) -> Iterable[tuple[str, str]]:
+    """Yield name and value of what has no column of its own."""
     for name in ("environment", "trace_id", "span_id"):
         if row.get(name):
-            yield f"{name}={_value(row[name])}"
+            yield name, _value(row[name])
     attributes = row.get("attributes")
     if isinstance(attributes, dict):
-        for key, value in attributes.items():
-            yield from _flattened(key, value, 1)
+        yield from flattened(attributes)
 
 
-def _flattened(path: str, value: Any, depth: int) -> Iterable[str]:
-    """Yield the leaves of an attribute under their dotted paths."""
+def flattened(attributes: Row) -> Iterable[tuple[str, str]]:
+    """Yield the leaves of attributes: their dotted paths, and their values, bare where they are one plain word."""
+    for key, value in attributes.items():
+        for path, leaf in _leaves(key, value, 1):
+            yield visible(path), _value(leaf)
+
+
+def _leaves(path: str, value: Any, depth: int) -> Iterable[tuple[str, Any]]:
     if isinstance(value, dict) and value and depth < _DEEPEST:
         for key, inner in value.items():
-            yield from _flattened(f"{path}.{key}", inner, depth + 1)
+            yield from _leaves(f"{path}.{key}", inner, depth + 1)
     else:
-        yield f"{visible(path)}={_value(value)}"
+        yield path, value
 
 
 def _value(value: Any) -> str:
@@ -225,6 +254,11 @@ def _value(value: Any) -> str:
     if isinstance(value, str) and value and not any(char in value for char in " \"'=\t\r\n"):
         return visible(value)
     return compact(value)
+
+
+def plain_value(value: Any) -> str:
+    """Write text as it is but for what could act on a terminal, in one line; all else as JSON."""
+    return visible(value) if isinstance(value, str) else compact(value)
 
 
 def _cell(value: Any) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from logagg.cli.options import SuggestingGroup, examples
+from logagg.cli.group import SuggestingGroup
+from logagg.cli.options import examples
 from logagg.cli.output import Csv, Form, JsonArray, JsonLines, local_time, table
 from logagg.cli.postgres import Place, check_schema, place_of, place_options, run
 from logagg.cli.serving import settings_from

@@ -1,6 +1,8 @@
 """`logagg send`: lines of a file or of standard input, as records, to `POST /ingest`."""
 
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
@@ -9,6 +11,7 @@ import click
 
 from logagg.cli.client import Busy, Client, Unreachable
 from logagg.cli.options import Level, examples, server_options
+from logagg.cli.progress import Bar
 from logagg.cli.terminal import Failure, note
 
 #: Bytes read at once: a pipe gives what it has, so a live stream is sent as it comes.
@@ -82,15 +85,21 @@ def send(
     if form == "json" and options:
         raise click.UsageError("--json sends lines as they stand: leave out --service, --host, --level, --environment")
     start = file.tell() if file.seekable() else None
-    sender = Sender(ctx.with_resource(Client(url, token, timeout)), retry_for)
+    bar = Bar(shown=sys.stderr.isatty() and not file.isatty())
+    sender = Sender(ctx.with_resource(Client(url, token, timeout)), retry_for, bar)
+    size = _size(file) if start is not None else None
     try:
         for batch in batches(file):
             sender.send([frame(line, form, options) for line in batch.lines if line.strip()])
             sender.lines += batch.ends
+            bar.draw(file.tell() - (start or 0) if size else 0, size, f"{sender.stored:,} records")
+        bar.clear()
     except KeyboardInterrupt:
+        bar.clear()
         note(f"{sender}; stopped at line {sender.lines + 1}")
         ctx.exit(130)
     except Failure as failure:
+        bar.clear()
         raise Failure(f"{sender}; {_unsent(file, start, sender.lines)}: {failure.message}") from None
     click.echo(str(sender))
 
@@ -98,8 +107,9 @@ def send(
 class Sender:
     """Sends batches, each until it is stored, and counts."""
 
-    def __init__(self, client: Client, retry_for: float) -> None:
+    def __init__(self, client: Client, retry_for: float, bar: Bar) -> None:
         self._client = client
+        self._bar = bar
         self._retry_for = retry_for
         self._met = False
         #: Lines, records stored, and records put into quarantine, so far.
@@ -127,6 +137,7 @@ class Sender:
                 wait = problem.retry_after if isinstance(problem, Busy) and problem.retry_after else pause
                 if not self._met or time.monotonic() + wait > deadline:
                     raise
+                self._bar.clear()
                 note(f"{problem.message}; trying again in {wait:g} s")
                 time.sleep(wait)
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -208,6 +219,14 @@ def _filled(line: bytes, found: dict[str, Any], options: dict[str, str]) -> byte
         return line
     fields = json.dumps(missing, ensure_ascii=False)[:-1].encode("utf-8", "surrogateescape")
     return fields + (b", " if found else b"") + line[1:].lstrip()
+
+
+def _size(file: IO[bytes]) -> int | None:
+    """Return how many bytes are left to read of a regular file; None for what has no size."""
+    try:
+        return os.fstat(file.fileno()).st_size - file.tell() or None
+    except OSError:
+        return None
 
 
 def _unsent(file: IO[bytes], start: int | None, sent: int) -> str:

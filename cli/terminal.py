@@ -107,8 +107,8 @@ class Screen:
     def _start_pager(self, command: list[str]) -> None:
         import subprocess
 
-        # As git does: R lets colours through, X leaves the text on the screen.
-        env = {"LESS": "RX", **os.environ}
+        # As git does: F ends at once where all fits, R lets colours through, X leaves the text on the screen.
+        env = {"LESS": "FRX", **os.environ}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env)  # noqa: S603 -- the user's own PAGER
         assert self._process.stdin is not None  # noqa: S101 -- for mypy: it is a pipe
         self._sink = self._process.stdin

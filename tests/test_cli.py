@@ -132,9 +132,21 @@ def test_aggregate() -> None:
     with Scripted(lambda *_: (200, {}, rows)) as server:
         asked = ["aggregate", "x", "--by", "host, level", "--url", server.url]
         assert logagg(*asked).output == "HOST  LEVEL  COUNT\na     ERROR     12\n-     INFO       3\n"
-        assert logagg(*asked, "-n", "1", "-o", "csv").output == "host,level,count\na,ERROR,12\n"
+        assert logagg(*asked, "-n", "1", "-o", "csv").output.startswith("host,level,count\na,ERROR,12\n")
         assert json.loads(logagg(*asked, "-o", "json").output) == rows
     assert server.seen[0] == ("/logs/aggregations", {"q": "x", "by": "host, level"})
+    assert server.seen[1][1]["limit"] == "1"
+
+
+def test_aggregate_by_time() -> None:
+    rows = [{"time": "2026-11-20T10:00:00Z", "level": "INFO", "count": 3, "numbers": 1, "min": 0.25, "max": 1e9 / 7}]
+    with Scripted(lambda *_: (200, {}, rows)) as server:
+        asked = ["aggregate", "--by", "level", "--interval", "1h", "--of", "ms", "--utc", "--url", server.url]
+        assert logagg(*asked).output == (
+            "TIME                      LEVEL  COUNT  NUMBERS   MIN          MAX  AVG  P50  P90  P95  P99\n"
+            "2026-11-20 10:00:00.000Z  INFO       3        1  0.25  1.42857e+08    -    -    -    -    -\n"
+        )
+    assert server.seen[0][1] == {"by": "level", "interval": "1h", "of": "ms"}
 
 
 def test_histogram() -> None:
@@ -153,20 +165,6 @@ def test_histogram() -> None:
         assert json.loads(logagg(*asked, "-o", "jsonl").output) == bins[0]
         assert json.loads(logagg(*asked, "-o", "json").output)["bins"] == bins
     assert server.seen[0] == ("/logs/histogram", {"interval": "5m"})
-
-
-def test_patterns() -> None:
-    row = {
-        "pattern": "user <*>\nleft \x1b[2J", "count": 1200, "first_seen": "2026-11-20T09:00:00Z",
-        "last_seen": "2026-11-20T10:00:00.5Z", "services": ["a", "b", "c", "d"], "example": "user 1\nleft",
-    }  # fmt: skip
-    with Scripted(lambda *_: (200, {}, [row])) as server:
-        assert logagg("patterns", "--utc", "--url", server.url).output == (
-            "COUNT  LAST SEEN                 SERVICES  PATTERN\n"
-            " 1200  2026-11-20 10:00:00.500Z  a,b,c +1  user <*>\\nleft \\x1b[2J\n"
-        )
-        assert json.loads(logagg("patterns", "-o", "jsonl", "--url", server.url).output) == row
-    assert server.seen[0] == ("/logs/patterns", {"limit": "50", "q": "*"})
 
 
 # --- Failures --------------------------------------------------------------------------------------------------------
@@ -280,6 +278,13 @@ def test_help_has_a_sentence_examples_and_defaults(path: tuple[str, ...]) -> Non
     assert not undocumented
     for command in re.findall(r"logagg (\w[\w-]*(?: \w+)?)", text):
         assert tuple(command.split())[:1] in COMMANDS, command
+
+
+def test_the_list_of_commands_says_what_they_say_themselves() -> None:
+    listed = dict(
+        re.findall(r"^  ([a-z-]+) {2,}(.*)$", logagg("--help").output.partition("Commands:")[2], re.MULTILINE)
+    )
+    assert listed == {path[0]: each.get_short_help_str(100) for path, each in COMMANDS.items() if len(path) == 1}
 
 
 def test_version_and_help_of_all() -> None:

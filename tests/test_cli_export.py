@@ -113,9 +113,9 @@ def test_an_end_that_cannot_be_told_is_refused(answering: list[bytes]) -> None:
 
 
 def test_progress_counts_records() -> None:
-    from logagg.cli.exporting import _Progress
+    from logagg.cli.progress import Records
 
-    progress = _Progress("csv", shown=True)
+    progress = Records("csv", shown=True)
     for part in (b'id,message\n1,"a\nb""\n', b'"\n2,"', b'\n"\n'):
         progress.add(part)
-    assert progress._text().startswith("2 records, 28 bytes, ")
+    assert str(progress).startswith("2 records, 28 bytes, ")
