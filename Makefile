@@ -8,7 +8,7 @@ run: .venv/run            ## install and run the daemon on an embedded PostgreSQ
 	$(BIN)/logagg serve
 
 test: .venv/dev           ## the whole suite, against a real PostgreSQL
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist worksteal
 
 chaos: .venv/dev          ## faults under load, and what was acknowledged compared with what is there (some 20 minutes)
 	$(BIN)/python -m tests.chaos

@@ -7,7 +7,7 @@ quarantine, and is answered as the others.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -16,7 +16,7 @@ import orjson
 from logagg.protocols import jsontext
 from logagg.protocols.columns import Columnar
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
-from logagg.protocols.json_columns import FEW, decode_objects
+from logagg.protocols.json_columns import FEW, decode_pieces, in_pieces, objects_of
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin, Reject
 
@@ -35,6 +35,8 @@ _DONE: Final = {
     "update": ("updated", 200),
     "delete": ("not_found", 404),
 }
+#: So many different actions are few.
+_FEW_ACTIONS: Final = 16
 _NO_INDEX: Final = "Validation Failed: 1: index is missing;"
 _ERRORS: Final = {
     400: "illegal_argument_exception",
@@ -57,6 +59,8 @@ class _Action(NamedTuple):
 
 #: What is done to a document, and the line that is one.
 _Document: TypeAlias = tuple[_Action, bytes]
+#: The actions of a bulk, and the line of the document of each, None where there is none.
+_Parts: TypeAlias = tuple[list[_Action], Sequence[bytes | None]]
 
 
 def elasticsearch(version: str) -> HttpProtocol:
@@ -132,12 +136,43 @@ def refuse(status: int, why: str, headers: Mapping[str, str]) -> Answer:
 
 
 def _bulk(request: Request, index: str | None, origin: Origin) -> Taken:
-    items, documents, rejects = list[bytes](), list[_Document](), list[Reject]()
-    actions: dict[bytes, _Action] = {}
-    named = False
-    lines = iter(request.body.split(b"\n"))
+    rejects = list[Reject]()
+    actions, lines = _of_few(request.body, index) or _of_any(request.body, index, origin, rejects)
+    if not actions:
+        raise Malformed(rejects[0].reason if rejects else "request body is required")
+    if not any(action.target for action in actions):
+        raise Malformed(_NO_INDEX)  # Elasticsearch takes none if one has no index; of ours a good document is not lost
+    documents = [(action, line) for action, line in zip(actions, lines, strict=True) if line is not None]
+    decoded = _decode(documents, origin)
+    decoded.rejects.extend(rejects)
+    # Of a bulk that has nothing but documents to delete, none was done.
+    errors = b"false" if documents else b"true"
+    items = b",".join([action.item for action in actions])
+    body = b'{"took":0,"errors":%b,"items":[%b]}' % (errors, items)
+    return Taken(decoded, _answer(request.headers, body))
+
+
+def _of_few(body: bytes, index: str | None) -> _Parts | None:
+    """Read the quick way what most senders write: every other line is one of a few actions. None for what is not so."""
+    lines = body.removesuffix(b"\n").split(b"\n")
+    names, documents = lines[::2], lines[1::2]
+    distinct = set(names)
+    if len(names) != len(documents) or len(distinct) > _FEW_ACTIONS or any(map(bytes.isspace, documents)):
+        return None
+    try:
+        actions = {name: _action(jsontext.loads(name).value, index) for name in distinct}
+    except ValueError:
+        return None
+    if b"" in documents or any(action.name == "delete" for action in actions.values()):
+        return None
+    return [actions[name] for name in names], documents
+
+
+def _of_any(body: bytes, index: str | None, origin: Origin, rejects: list[Reject]) -> _Parts:
+    known, actions, documents = dict[bytes, _Action](), list[_Action](), list[bytes | None]()
+    lines = iter(body.split(b"\n"))
     for line in lines:
-        action = actions.get(line)
+        action = known.get(line)
         if action is None:
             if not line or line.isspace():
                 continue
@@ -147,21 +182,10 @@ def _bulk(request: Request, index: str | None, origin: Origin) -> Taken:
                 rejects.append(_reject(origin, str(error), line))
                 continue
             if action.key is None:  # then others have the same line, and no more than a few are kept
-                actions[line] = action
-        items.append(action.item)
-        named = named or bool(action.target)
-        if action.name != "delete":
-            documents.append((action, _next(lines)))
-    if not items:
-        raise Malformed(rejects[0].reason if rejects else "request body is required")
-    if not named:  # Elasticsearch takes none of a bulk in which one is missing; of ours a good document is not lost
-        raise Malformed(_NO_INDEX)
-    decoded = _decode(documents, origin)
-    decoded.rejects.extend(rejects)
-    # Of a bulk that has nothing but documents to delete, none was done.
-    errors = b"false" if documents else b"true"
-    body = b'{"took":0,"errors":%b,"items":[%b]}' % (errors, b",".join(items))
-    return Taken(decoded, _answer(request.headers, body))
+                known[line] = action
+        actions.append(action)
+        documents.append(None if action.name == "delete" else _next(lines))
+    return actions, documents
 
 
 def _next(lines: Any) -> bytes:
@@ -200,12 +224,17 @@ def _item(name: str, index: str) -> bytes:
 def _decode(documents: list[_Document], origin: Origin) -> Decoded | Columnar:
     if len(documents) >= FEW:
         try:
-            objects, raws = zip(*[_read(action, line) for action, line in documents], strict=True)
-            if not any(raws):
-                return decode_objects(list(objects), origin)
+            return decode_pieces(_pieces(documents), origin)
         except ValueError:
             pass  # one that cannot be read: it costs no neighbour
     return _one_by_one(documents, origin)
+
+
+def _pieces(documents: list[_Document]) -> Iterator[list[dict[str, Any]]]:
+    """Read documents, some at a time. Raises ValueError for what is for the lenient reader."""
+    pieces = objects_of([line for _, line in documents])
+    for some, objects in zip(in_pieces(documents), pieces, strict=True):
+        yield [_document(action, obj) for (action, _), obj in zip(some, objects, strict=True)]
 
 
 def _one_by_one(documents: list[_Document], origin: Origin) -> Decoded:
@@ -222,6 +251,11 @@ def _one_by_one(documents: list[_Document], origin: Origin) -> Decoded:
 def _read(action: _Action, line: bytes) -> tuple[dict[str, Any], bytes | None]:
     """Read a document; the line, too, if something in it had to be replaced. Raises ValueError for what is none."""
     obj, replaced = jsontext.loads(line)
+    return _document(action, obj), line if replaced else None
+
+
+def _document(action: _Action, obj: Any) -> dict[str, Any]:
+    """Make an object of a document. Raises ValueError for what is none."""
     if action.name == "update" and isinstance(obj, dict):
         obj = obj.get("doc") or obj.get("upsert")
     if not isinstance(obj, dict):
@@ -230,7 +264,7 @@ def _read(action: _Action, line: bytes) -> tuple[dict[str, Any], bytes | None]:
         obj.setdefault("index", action.target)
     if action.key is not None:
         obj.setdefault("_id", action.key)
-    return obj, line if replaced else None
+    return obj
 
 
 def _reject(origin: Origin, reason: str, raw: bytes) -> Reject:

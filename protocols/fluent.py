@@ -13,6 +13,7 @@ https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1.5
 
 import json
 import re
+from collections.abc import Sequence
 from copy import deepcopy
 from itertools import repeat
 from typing import Any, Final, NamedTuple
@@ -31,6 +32,7 @@ from logagg.protocols.msgpacked import (
     FEW_SECONDS,
     MAPS,
     Cleaner,
+    event_times,
     name_of,
     pieces,
     split,
@@ -48,7 +50,7 @@ OTHER_TAG: Final = "fluent_tag"
 #: fluent-bit puts events that belong together (those of one OTLP resource) between two entries that are no events:
 #: their seconds are -1 and -2, and the record of the first is what all have in common (flb_log_event.h).
 _GROUP_START, _GROUP_END = -1, -2
-_NUMBERS = (int, float)
+_NUMBERS = frozenset({int, float})
 
 #: Bytes of events that are unpacked together: a byte may become an object of seventy.
 _TOGETHER: Final = 5 << 19  # fluent-bit's chunks are of two megabytes
@@ -60,7 +62,7 @@ _MOST_BAD: Final = 100
 _OWN_TIMES = frozenset({"timestamp", "@timestamp"})
 _OURS = _OWN_TIMES | {"tag"}
 #: null as orjson writes it within an object or array. It may also be a part of a text.
-_NULL = re.compile(rb"[:,\[]null[,\]}]")
+_NULL = re.compile(rb"null[,\]}]")  # begins with letters: to look for those is what costs the least
 
 
 class Events(NamedTuple):
@@ -159,33 +161,39 @@ def _plain(entries: list[Any], tags: list[str]) -> list[dict[str, Any]]:
 
     Raises ValueError or TypeError for events that are not plain.
     """
-    objects = []
-    for (time, fields), tag in zip(entries, tags, strict=True):
-        if type(time) is list:
-            time, metadata = time
-            if metadata != {}:
-                raise ValueError
-        # Times of before 1973, 0 and NaN are for the reference.
-        if (
-            type(time) not in _NUMBERS
-            or not time >= FEW_SECONDS
-            or type(fields) is not dict
-            or not _OURS.isdisjoint(fields)
-        ):
-            raise ValueError
+    times, objects = zip(*entries, strict=True)
+    if set(map(type, objects)) != {dict} or not _OURS.isdisjoint(set().union(*objects)):
+        raise ValueError
+    for fields, time, tag in zip(objects, _times(times), tags, strict=True):
         fields["timestamp"] = time
         if tag:
             fields["tag"] = tag
-        objects.append(fields)
     try:
         text = orjson.dumps(objects)
     except TypeError:  # fluentd sends the text of files as binary
         text = orjson.dumps(list(map(_with_text, objects)))
-    if jsontext.NUL_ESCAPE in text:
+    if jsontext.has_nul(text):
         raise ValueError
-    if _NULL.search(text):
-        json.dumps(objects, allow_nan=False)  # orjson writes null for NaN too
-    return objects
+    if _NULL.search(text):  # orjson writes null for NaN too
+        for fields in objects:
+            if _NULL.search(orjson.dumps(fields)):
+                json.dumps(fields, allow_nan=False)
+    return list(objects)
+
+
+def _times(times: Sequence[Any]) -> Sequence[float]:
+    """Return the times of plain events as numbers. Those of before 1973, 0 and NaN are for the reference."""
+    kinds = set(map(type, times))
+    if kinds == {list}:
+        times, metadata = zip(*times, strict=True)
+        if any(metadata) or set(map(type, metadata)) != {dict}:
+            raise ValueError
+        kinds = set(map(type, times))
+    if kinds == {slice}:
+        return event_times(times)
+    if not kinds <= _NUMBERS or not all(time >= FEW_SECONDS for time in times):
+        raise ValueError
+    return times
 
 
 def _with_text(fields: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from logagg.protocols.columns import Columnar
 from logagg.protocols.encodings import EncodingError, TooLarge, decompress
 from logagg.protocols.framing import LineFramer
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
-from logagg.protocols.json_columns import FEW, decode_objects
+from logagg.protocols.json_columns import FEW, decode_pieces, objects_of
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin, Reject
 
@@ -50,11 +50,9 @@ class GelfFramer(LineFramer):
 
 def decode_gelf(frames: Sequence[bytes], origin: Origin) -> Decoded | Columnar:
     """Decode payloads of one object each, not compressed. Never raises; a payload of blanks is nothing."""
-    if len(frames) >= FEW and _NUL_ESCAPE not in b"".join(frames):
+    if len(frames) >= FEW:
         try:
-            objects = list(map(orjson.loads, frames))
-            if set(map(type, objects)) == {dict}:
-                return decode_objects(list(map(_renamed, objects)), origin)
+            return decode_pieces((list(map(_renamed, objects)) for objects in objects_of(frames)), origin)
         except ValueError:
             pass  # one that cannot be read: it costs no neighbour
     return decode_one_by_one(frames, origin)

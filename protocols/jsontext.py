@@ -7,8 +7,9 @@ read by orjson as the nearest double.
 import json
 import re
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import orjson
 
 from logagg.protocols.clean import clean_value
@@ -23,6 +24,12 @@ _DOUBLE_DIGITS = 308
 _EXPONENT = re.compile(r"e[+-]?[0-9]+(?:[,\]}\n]|$)")
 #: A zero with a sign, as orjson writes it. It may also be a part of a text.
 _MINUS_ZERO = re.compile(r"-0(?:\.0)?(?:[,\]}\n]|$)")
+_MINUS_ZERO_IN_BYTES = re.compile(_MINUS_ZERO.pattern.encode())
+#: Which bytes begin an exponent, and which follow a number; and so many of these that no exponent is behind them.
+_SIGN, _BEHIND = (np.isin(np.arange(256), [*some]) for some in (b"+-", b",]}\n"))
+_END: Final = b"\n" * 5
+#: Fewer bytes than this are searched one after the other; more of them by arithmetic, in a quarter of the time.
+_FEW_BYTES: Final = 16_384
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)|-0(?:\.0)?(?![0-9.])')
 
 #: Types whose values are never such numbers. To look at the types costs less than to search the text.
@@ -74,6 +81,30 @@ def plain_numbers(text: str) -> str:
 def odd_numbers(text: str) -> bool:
     """Tell whether JSON of orjson may have numbers that `dumps` writes in another way; texts a line apart."""
     return ("-0" in text and _MINUS_ZERO.search(text) is not None) or _EXPONENT.search(text) is not None
+
+
+def odd_numbers_within(texts: bytes) -> bool:
+    """Tell of JSON of orjson, many texts a line apart, what `odd_numbers` does."""
+    if len(texts) <= _FEW_BYTES:
+        return odd_numbers(texts.decode())
+    found = np.frombuffer(texts + _END, dtype=np.uint8)
+    digits = found - np.uint8(ord("0")) < 10  # what is below 0 is far above 9, unsigned
+    places = np.flatnonzero(digits[:-1] & (found[1:] == ord("e"))) + 2
+    places += _SIGN[found[places]]
+    for _ in range(len("308")):
+        places += digits[places]
+    if (digits[places - 1] & _BEHIND[found[places]]).any():
+        return True
+    return b"-0" in texts and _MINUS_ZERO_IN_BYTES.search(texts) is not None
+
+
+def has_nul(data: bytes) -> bool:
+    """Tell whether JSON may have a NUL in a text."""
+    if len(data) > _FEW_BYTES:
+        found = np.frombuffer(data, dtype=np.uint8)
+        if not ((found[:-1] == ord("\\")) & (found[1:] == ord("u"))).any():
+            return False
+    return NUL_ESCAPE in data
 
 
 def _dumps(value: object) -> str:

@@ -82,12 +82,12 @@ def _long_way(obj: dict[str, Any], origin: Origin, raw: bytes | None) -> Record:
         holder = obj
         for name in outer:
             holder = holder[name]
-        value = holder.pop(key, None)  # gone already when all within it was used
+        value = holder.get(key) if keep else holder.pop(key, None)  # gone already when all within it was used
         if value is not None:
             fields[field] = converted = convert(value)
-            if keep or (converted is None and value != ""):
+            if converted is None and value != "":
                 holder[key] = value
-                if sure and converted is None:
+                if sure:
                     refused = refused or {}
                     refused.setdefault(field, value)
         if outer and not holder:

@@ -5,10 +5,11 @@ https://github.com/msgpack/msgpack/blob/master/spec.md
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgpack
+import numpy as np
 
 from logagg.protocols import jsontext
 from logagg.protocols.clean import clean_text, to_text
@@ -91,9 +92,25 @@ def unpack(packed: bytes, pairs: Callable[[list[tuple[Any, Any]]], Any] | None =
 
 
 def unpack_all(packed: list[bytes], many: int) -> list[Any]:
-    """Unpack so many values. All must be whole: then no more items are made than there are bytes."""
-    values: list[Any] = unpack(b"".join([b"\xdd", many.to_bytes(4, "big"), *packed]))
+    """Unpack so many values. All must be whole: then no more items are made than there are bytes.
+
+    What is of an ext type becomes a slice of its type and bytes: nothing is made with less. Raises ValueError, also
+    for bytes that are no UTF-8, or TypeError.
+    """
+    array = b"".join([b"\xdd", many.to_bytes(4, "big"), *packed])
+    values: list[Any] = msgpack.unpackb(array, ext_hook=slice, strict_map_key=False)
     return values
+
+
+def event_times(times: Sequence[slice]) -> list[int]:
+    """Return microseconds of EventTimes of `unpack_all`. Raises ValueError for others, and those of before 1973."""
+    if {time.start for time in times} != {0} or {len(time.stop) for time in times} != {_EVENT_TIME.size}:
+        raise ValueError("no EventTimes")
+    seconds, nanoseconds = np.frombuffer(b"".join([time.stop for time in times]), dtype=">u4").reshape(-1, 2).T
+    if seconds.min() < FEW_SECONDS or seconds.max() >= _NEGATIVE:
+        raise ValueError("times for the reference")
+    micros: list[int] = (seconds.astype(np.int64) * 1_000_000 + nanoseconds // 1000).tolist()
+    return micros
 
 
 def trouble_of(error: Exception) -> str:

@@ -14,7 +14,6 @@ name is kept in the attribute `event`, or `fields`.
 An answer is sent once all is durable, so a sender that asks later whether its `ackId` is indexed hears yes.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
@@ -26,21 +25,14 @@ from logagg.protocols import jsontext
 from logagg.protocols.clean import clean_text, to_text
 from logagg.protocols.columns import Columnar
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
-from logagg.protocols.json_columns import FEW, decode_objects
-from logagg.protocols.json_lines import closed
+from logagg.protocols.json_columns import FEW, decode_pieces, in_pieces
+from logagg.protocols.json_lines import decode_sequence, read_values
 from logagg.protocols.mapping import from_object
-from logagg.protocols.record import Decoded, Origin, Reject
+from logagg.protocols.record import Decoded, Origin
 
 _BASE: Final = "/services/collector"
 #: Parameters of the query that say the same of all lines of a raw body.
 _OF_LINES: Final = ("host", "source", "sourcetype", "index")
-#: So many bad places in a body; what follows them is read a line at a time, which is linear.
-_MOST_BAD: Final = 100
-#: So many times a text may have "}{" for the quick reader, which begins again each time.
-_MOST_JOINED: Final = 16
-_BETWEEN = re.compile(r"[\s,\[\]]*")
-_NUL_ESCAPE = jsontext.NUL_ESCAPE
-
 #: Text and code by status: https://docs.splunk.com/Documentation/Splunk/latest/Data/TroubleshootHTTPEventCollector.
 _REFUSALS: Final = {
     401: ("Token is required", 2),
@@ -56,12 +48,12 @@ _HEALTHY: Final = ("HEC is healthy", 17)
 def decode_events(body: bytes, origin: Origin) -> Decoded | Columnar:
     """Decode a body of events. Never raises; an event that cannot be read is a reject and costs no neighbour."""
     try:
-        objects = list(map(_flat, _objects(body)))
+        objects = _objects(body)
         if len(objects) >= FEW:
-            return decode_objects(objects, origin)
-        return Decoded([from_object(obj, origin) for obj in objects], [])
+            return decode_pieces((list(map(_flat, some)) for some in in_pieces(objects)), origin)
+        return Decoded([from_object(_flat(obj), origin) for obj in objects], [])
     except ValueError:
-        return _decode_odd(body, origin)
+        return decode_sequence(body, origin, _flat)
 
 
 def decode_raw(body: bytes, query: Mapping[str, str], origin: Origin) -> Decoded:
@@ -79,84 +71,18 @@ def decode_raw(body: bytes, query: Mapping[str, str], origin: Origin) -> Decoded
 
 def _objects(body: bytes) -> list[dict[str, Any]]:
     """Read an array, or objects one after the other. Raises ValueError for what is for the lenient reader."""
-    if _NUL_ESCAPE in body:
-        raise ValueError("for the lenient reader")
-    if body[:1] == b"[":
-        values: list[dict[str, Any]] = orjson.loads(body)
-    else:
-        values = []
-        for line in body.split(b"\n"):
-            if line and not line.isspace():
-                _add_objects(line, values)
-    if set(map(type, values)) - {dict}:
+    values = None if jsontext.has_nul(body) else read_values(body.strip())
+    if values is None or set(map(type, values)) - {dict}:
         raise ValueError("for the lenient reader")
     return values
-
-
-def _add_objects(line: bytes, values: list[Any]) -> None:
-    """Read objects one after the other. Where "}{" is part of a text, what is before it is no JSON."""
-    begun, bad = b"", 0
-    for part in line.replace(b"}{", b"}\n{").split(b"\n"):
-        begun += part
-        try:
-            values.append(orjson.loads(begun))
-            begun, bad = b"", 0
-        except orjson.JSONDecodeError:
-            bad += 1
-            if bad > _MOST_JOINED:
-                raise
-    if bad:
-        raise ValueError("for the lenient reader")
-
-
-def _decode_odd(body: bytes, origin: Origin) -> Decoded:
-    """Decode events wherever their lines end. A bad one ends where its brackets close."""
-    decoded = Decoded([], [])
-    text, reader, bad = jsontext.to_lenient(body), jsontext.LenientReader(), 0
-    place = _behind(text, 0)
-    while place < len(text) and bad < _MOST_BAD:
-        try:
-            value, end, replaced = reader.read(text, place)
-        except ValueError as error:
-            begins = text.find("\n{", place) + 1 or len(text)
-            end = closed(text, place, begins)
-            bad += end == begins
-            _reject(decoded, origin, str(error), jsontext.to_bytes(text[place:end]))
-        else:
-            _add(decoded, value, origin, jsontext.to_bytes(text[place:end]), replaced=replaced)
-        place = _behind(text, end)
-    for line in filter(None, jsontext.to_bytes(text[place:]).split(b"\n")):
-        try:
-            value, replaced = jsontext.loads(line)
-        except ValueError as error:
-            _reject(decoded, origin, str(error), line)
-        else:
-            _add(decoded, value, origin, line, replaced=replaced)
-    return decoded
-
-
-def _behind(text: str, place: int) -> int:
-    between = _BETWEEN.match(text, place)
-    return between.end() if between else place
-
-
-def _add(decoded: Decoded, value: Any, origin: Origin, raw: bytes, *, replaced: bool) -> None:
-    try:
-        if type(value) is not dict:
-            raise ValueError(f"JSON {jsontext.name_of(value)}, expected an object")
-        decoded.records.append(from_object(_flat(value), origin, raw if replaced else None))
-    except ValueError as error:  # or it is nested too deeply to be written
-        _reject(decoded, origin, str(error), raw)
-
-
-def _reject(decoded: Decoded, origin: Origin, reason: str, raw: bytes) -> None:
-    decoded.rejects.append(Reject(origin.now, origin.transport, origin.peer, reason, raw))
 
 
 def _flat(envelope: dict[str, Any]) -> dict[str, Any]:
     """Make one object of the envelope, its event and its fields, under the names that `mapping` knows."""
     event, fields = envelope.pop("event", None), envelope.pop("fields", None)
-    obj = {name: value for name, value in envelope.items() if value is not None and value != ""}
+    obj = envelope
+    if not all(envelope.values()):
+        obj = {name: value for name, value in envelope.items() if value is not None and value != ""}
     if "time" in obj and "timestamp" not in obj:
         obj["timestamp"] = obj.pop("time")
     if type(event) is dict:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from logagg.protocols import json_columns, json_lines
 from logagg.protocols.columns import COLUMNS, Columnar, from_records, to_records
-from logagg.protocols.json_columns import FEW
+from logagg.protocols.json_columns import FEW, PIECE
 from logagg.protocols.mapping import FIELDS
 from logagg.protocols.record import Decoded, Origin, Record
 
@@ -100,6 +100,26 @@ def test_one_odd_line_changes_nothing_for_the_others(odd: bytes, place: int) -> 
     of_body, expected = json_columns.decode_body(body, ORIGIN), json_lines.decode_body(body, ORIGIN)
     assert records_of(of_body) == expected.records
     assert of_body.rejects == expected.rejects
+
+
+@pytest.mark.parametrize("odd", [{"message": 7}, {"env": "e"}, {"kubernetes": {"host": "k"}}, {"timestamp": "soon"}])
+@pytest.mark.parametrize("place", [0, PIECE - 1, PIECE, 2 * PIECE + 1], ids=str)
+def test_an_odd_object_of_one_piece_leaves_all_in_their_order(odd: dict[str, Any], place: int) -> None:
+    objects = [plain(i, nested={"n": i}, fields={"k": i}) for i in range(3 * PIECE - 5)]
+    objects[place] |= odd
+    frames = lines(objects)
+    decoded = json_columns.decode_lines(frames, ORIGIN)
+    assert records_of(decoded) == json_lines.decode_lines(frames, ORIGIN).records
+
+
+@pytest.mark.parametrize("many", [FEW, 20 * FEW])
+@pytest.mark.parametrize("number", ["1e16", "-1e-7", "1.5e300", "2E+22", "-0", "-0.0", "0", "5e-324"])
+def test_numbers_are_written_as_by_the_reference(number: str, many: int) -> None:
+    head = b'{"message":"m","id":"3e5f-0","k":'
+    frames = [b'%b[%b,1],"n":%b}' % (head, number.encode(), number.encode())] + [head + b"1}"] * many
+    decoded = json_columns.decode_lines(frames, ORIGIN)
+    assert isinstance(decoded, Columnar)
+    assert to_records(decoded.records) == json_lines.decode_lines(frames, ORIGIN).records
 
 
 NAMES = st.sampled_from([name for names in FIELDS.values() for name in names] + ["a", "b.c", "", "ключ"])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logagg.protocols import elasticsearch as elasticsearch_module
 from logagg.protocols.columns import Columnar, to_records
 from logagg.protocols.elasticsearch import PRODUCT, elasticsearch, is_client, root
 from logagg.protocols.http import Answer, Malformed, Request, Taken
@@ -357,3 +358,28 @@ def test_any_bytes_are_taken_or_malformed_and_items_are_as_many_as_actions(parts
     assert answer["errors"] == (documents == 0)
     for record in records:
         assert "\0" not in record.message + (record.attributes or "")
+
+
+LINES = st.sampled_from(
+    [
+        *(
+            ACTION[:-1],
+            b'{"index":{}}',
+            b'{"index":{"_id":"1"}}',
+            b'{"delete":{"_index":"a"}}',
+            b'{"update":{}}',
+            b"bad",
+        ),
+        *(b"", b" ", b'{"message":"m"}', b'{"doc":{"message":"d"}}', b'{"message":"a\\u0000"}', b"[1]"),
+    ]
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(LINES, max_size=4), st.booleans())
+def test_the_quick_way_through_a_bulk_reads_what_the_other_does(
+    lines: list[bytes], end: bool
+) -> None:  # hypothesis gives it
+    body = b"\n".join([*[ACTION[:-1], b'{"k":1}'] * 2, *lines]) + b"\n" * end
+    quick = elasticsearch_module._of_few(body, "i")
+    assert quick is None or quick == elasticsearch_module._of_any(body, "i", ORIGIN, [])

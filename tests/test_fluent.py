@@ -166,6 +166,19 @@ def test_values_that_json_does_not_have_are_written_as_text() -> None:
     assert record.raw is not None
 
 
+@pytest.mark.parametrize(
+    "value", [None, math.nan, [math.inf], {"a": None}, "null,", '"x":null}', msgpack.ExtType(0, b"8 bytes!")]
+)
+def test_one_value_that_json_may_not_have_changes_nothing_for_the_others(value: Any) -> None:
+    entries = [pack([event_time(AT), {"log": "x", "k": n}]) for n in range(FEW)] + [
+        pack([AT, {"log": "y", "k": value}])
+    ]
+
+    many = records_of(decode_msgpack_body(b"".join(entries), ORIGIN))
+
+    assert list(many) == [one(entry) for entry in entries]
+
+
 def test_a_key_that_is_an_array_becomes_text() -> None:
     assert attributes(one(b"\x92\x01\x82\xa3log\xa1x\x91\x05\x06")) == {"[5]": 6}
 

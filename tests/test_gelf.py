@@ -2,19 +2,24 @@ import gzip
 import json
 import zlib
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cramjam
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logagg.protocols.columns import Columnar, to_records
+from logagg.protocols.columns import Columnar
 from logagg.protocols.encodings import TooLarge
 from logagg.protocols.gelf import CHUNK, GELF, HEADER, GelfAssembler, GelfFramer, decode_gelf, decode_one_by_one
 from logagg.protocols.http import Malformed, Request, Taken
 from logagg.protocols.json_columns import FEW
-from logagg.protocols.record import Decoded, Origin, Record
+from logagg.protocols.record import Origin, Record
+
+if TYPE_CHECKING:
+    from logagg.tests.decoded import in_records, messages, rest
+else:
+    from decoded import in_records, messages, rest
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ORIGIN = Origin(NOW, "gelf-udp", "192.0.2.9", "staging")
@@ -46,18 +51,6 @@ def one(obj: dict[str, Any] | bytes) -> Record:
     (record,), rejects = in_records(decode_gelf([obj if isinstance(obj, bytes) else json.dumps(obj).encode()], ORIGIN))
     assert rejects == []
     return record
-
-
-def rest(record: Record) -> Any:
-    return json.loads(record.attributes or "{}")
-
-
-def in_records(decoded: Decoded | Columnar) -> Decoded:
-    return decoded if isinstance(decoded, Decoded) else Decoded(to_records(decoded.records), decoded.rejects)
-
-
-def messages(decoded: Decoded | Columnar) -> list[str]:
-    return [record.message for record in in_records(decoded).records]
 
 
 PAYLOADS = st.fixed_dictionaries(

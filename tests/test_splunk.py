@@ -1,16 +1,21 @@
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logagg.protocols.columns import Columnar, to_records
+from logagg.protocols.columns import Columnar
 from logagg.protocols.http import Answer, Malformed, Request, Taken
 from logagg.protocols.json_columns import FEW
-from logagg.protocols.record import Decoded, Origin, Record
+from logagg.protocols.record import Origin, Record
 from logagg.protocols.splunk import SPLUNK, decode_events, decode_raw, splunk
+
+if TYPE_CHECKING:
+    from logagg.tests.decoded import in_records, messages, rest
+else:
+    from decoded import in_records, messages, rest
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 THEN = datetime(2023, 11, 14, 22, 13, 20, 253000, tzinfo=UTC)
@@ -21,18 +26,6 @@ def one(obj: dict[str, Any]) -> Record:
     (record,), rejects = in_records(decode_events(json.dumps(obj).encode(), ORIGIN))
     assert rejects == []
     return record
-
-
-def rest(record: Record) -> Any:
-    return json.loads(record.attributes or "{}")
-
-
-def in_records(decoded: Decoded | Columnar) -> Decoded:
-    return decoded if isinstance(decoded, Decoded) else Decoded(to_records(decoded.records), decoded.rejects)
-
-
-def messages(decoded: Decoded | Columnar) -> list[str]:
-    return [record.message for record in in_records(decoded).records]
 
 
 def event(text: str) -> bytes:
