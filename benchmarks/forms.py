@@ -265,7 +265,7 @@ def journal(rows: Sequence[Row]) -> bytes:
     for row in rows:
         time = _nanoseconds(row.time) // 1000
         fields = {
-            "__CURSOR": f"s=5d1c4f3a7bb94b5c8f3c1e0a4a6f2b11;i={time % 10**6:x};b=7c0f5b2a;m={time:x};t={time:x};x=0",
+            "__CURSOR": f"s=5d1c4f3a7bb94b5c8f3c1e0a4a6f2b11;i={time:x};b=7c0f5b2a;m={time:x};t={time:x};x=0",
             "__REALTIME_TIMESTAMP": time,
             "__MONOTONIC_TIMESTAMP": time % 10**12,
             "_BOOT_ID": "7c0f5b2a1e0d4c3b9a8f7e6d5c4b3a29",

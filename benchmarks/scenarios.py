@@ -81,6 +81,7 @@ class Scenario:
 PROTOCOLS_PART = 0.5
 _PROTOCOL = Goal("rate", 40_000, 80_000)
 _JSON, _PROTOBUF = (f"Content-Type: application/{kind}\r\n" for kind in ("json", "x-protobuf"))
+_UPLOAD = "Content-Type: application/vnd.fdo.journal\r\nUser-Agent: systemd-journal-upload\r\n"
 
 SYSLOG = Scenario(
     "syslog RFC 5424 over TCP", "stream", "SYSLOG_TCP", forms.lines(Row.as_rfc5424), goal=Goal("ratio", 0.3, 0.6)
@@ -147,6 +148,11 @@ def _protocols(connections: int) -> list[Scenario]:
         Scenario(
             "GELF over UDP, 40,000/s", "datagrams", "GELF_UDP", make.datagrams(make.gelf), number=40_000,
             part=PROTOCOLS_PART, goal=Goal("lossless", 40_000, 40_000),
+        ),
+        Scenario(
+            "journald upload, 10,000 a request", "http", "HTTP",
+            make.requests(10_000, "/upload", make.journal, _UPLOAD),
+            part=PROTOCOLS_PART, goal=_PROTOCOL,
         ),
         *(
             Scenario(

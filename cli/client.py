@@ -259,7 +259,7 @@ def _detail(answer: Any) -> str:
 def _detail_line(each: dict[str, Any]) -> str:
     place = [str(part) for part in each.get("loc") or () if part not in ("query", "body")]
     names = [_OPTION_NAMES.get(place[0], f"--{place[0].replace('_', '-')}"), *place[1:]] if place else []
-    message = visible(str(each.get("msg", "")), block=True)
+    message = visible(str(each.get("msg", "")).removeprefix("Value error, "), block=True)
     return f"{visible(' '.join(names))}: {message}" if names else message
 
 

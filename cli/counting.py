@@ -32,7 +32,7 @@ _SPREAD = ("numbers", "min", "max", "avg", "p50", "p90", "p95", "p99")
     "--by", default="service,level", metavar="FIELDS", help="What to count by: columns and attributes, with commas."
 )
 @click.option("--of", metavar="FIELD", help="Also min, max, avg and percentiles of the numbers in this field.")
-@click.option("--interval", metavar="SPAN", help="Also by time, in bins of this width: 30s, 5m, 1h, 1d.")
+@click.option("--interval", metavar="SPAN", help="Also by time, in bins of this width: 30s, 5m, 1h; days are of UTC.")
 @click.option(
     "-n", "--limit", type=click.IntRange(0), default=0, metavar="ROWS", help="So many at most, the largest; 0: all."
 )
@@ -42,6 +42,8 @@ def aggregate(asking: Asking, query: Sequence[str], by: str, of: str | None, int
 
     Prints how many records that match QUERY have each combination of values, the most first.
     """
+    if not by.strip():
+        raise click.UsageError("--by names nothing to count by")
     asked = {"by": by, "of": of, "interval": interval, "limit": str(limit) if limit else None}
     params = asking.params(query) | {name: value for name, value in asked.items() if value}
     rows = rows_of(asking.client().get("/logs/aggregations", params))
@@ -61,7 +63,7 @@ def aggregate(asking: Asking, query: Sequence[str], by: str, of: str | None, int
         "logagg histogram --level error -o csv > errors.csv",
     )
 )
-@click.option("--interval", metavar="SPAN", help="Width of a bar: 30s, 5m, 1h, 1d; else one that suits the range.")
+@click.option("--interval", metavar="SPAN", help="Width of a bar: 30s, 5m, 1h; days are of UTC. Else one that suits.")
 @reading_options(OUTPUTS)
 def histogram(asking: Asking, query: Sequence[str], interval: str | None) -> None:
     """Draw matching records over time.

@@ -80,8 +80,7 @@ class Logagg(SuggestingGroup):
             error.show()
             code = 2
         except click.UsageError as error:
-            path = error.ctx.command_path if error.ctx else "logagg"
-            click.echo(f"logagg: {error.format_message()} (see `{path} --help`)", err=True)
+            click.echo(f"logagg: {error.format_message()} ({_where_more(error)})", err=True)
             code = 2
         except click.ClickException as error:
             click.echo(f"logagg: {error.format_message()}", err=True)
@@ -89,6 +88,14 @@ class Logagg(SuggestingGroup):
         except click.Abort:
             code = 130
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _where_more(error: click.UsageError) -> str:
+    path = error.ctx.command_path if error.ctx else "logagg"
+    asks = error.ctx is not None and any(each.name == "query" for each in error.ctx.command.params)
+    if asks and isinstance(error, click.NoSuchOption):
+        return f"a query that begins with - follows the options and --; see `{path} --help`"
+    return f"see `{path} --help`"
 
 
 def _discard_stdout() -> None:

@@ -12,6 +12,8 @@ from logagg.protocols.columns import Columnar
 from logagg.protocols.record import Decoded
 from logagg.sinks.errors import StoreUnavailable
 
+_REJECTED = "put in quarantine; see `logagg quarantine list`"
+
 
 class Overloaded(StoreUnavailable):
     """The records were not stored and will not be: the sender keeps them and tries again later."""
@@ -147,7 +149,7 @@ class Intake:
         self._received(transport, count, size)
         if rejects:
             first = rejects[0]
-            self._complaints.say("put in quarantine", transport, first.source, first.reason, len(rejects))
+            self._complaints.say(_REJECTED, transport, first.source, first.reason, len(rejects))
         if count <= self._max_records:
             yield Chunk(transport, decoded, size)
             return

@@ -61,7 +61,8 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 def _interval(value: object) -> object:
     found = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", value) if isinstance(value, str) else None
     if not found or not int(found[1]):
-        raise ValueError("expected seconds, or a whole number with a unit of s, m, h, d, w such as 5m")
+        said = repr(value)[:100]
+        raise ValueError(f"expected a whole number above 0 of seconds, or with a unit (s m h d w) as in 5m, not {said}")
     return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 

@@ -35,7 +35,6 @@ from logagg.query.syntax import (
     Exists,
     Field,
     Node,
-    Not,
     Operator,
     Phrase,
     Regex,
@@ -44,6 +43,7 @@ from logagg.query.syntax import (
     all_of,
     any_of,
     field_of,
+    negation,
     quote,
 )
 from logagg.query.text import MAX_STARS, MAX_WORDS, check_regex, moment, number, words_of
@@ -134,7 +134,7 @@ class _Parser:
         node = self._term()
         self.depth -= count
         for _ in range(count):
-            node = Not(node)
+            node = negation(node)
         return node
 
     def _minus(self) -> bool:
@@ -212,7 +212,7 @@ class _Parser:
             node = self._equal(field, value)
         else:
             node = self._compare(field, operator, value)
-        return Not(node) if operator == "!=" else node
+        return negation(node) if operator == "!=" else node
 
     def _equal(self, field: Field, value: _Text) -> Node:
         if len(value.parts) > MAX_STARS:

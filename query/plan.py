@@ -9,7 +9,7 @@ from logagg.query.answers import Filter, Stats
 from logagg.query.errors import QueryError
 from logagg.query.evaluate import columns_needed
 from logagg.query.language import MAX_QUERY, parse
-from logagg.query.syntax import All, Compare, Equal, Field, Node, Not, Phrase, all_of, conjuncts
+from logagg.query.syntax import NOTHING, Compare, Equal, Field, Node, Phrase, all_of, conjuncts
 from logagg.query.text import words_of
 from logagg.query.words import words_in, words_needed
 from logagg.sinks.store import BatchInfo
@@ -124,7 +124,7 @@ def _words(text: str) -> list[Node]:
         raise QueryError(f"{len(words)} words, at most {MAX_FILTER_WORDS}")
     if words:
         return [Phrase(None, (word,)) for word in words]
-    return [Not(All())] if text.strip() else []
+    return [NOTHING] if text.strip() else []
 
 
 def _utc(moment: datetime, name: str) -> datetime:

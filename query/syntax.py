@@ -178,16 +178,29 @@ class Or:
 Node = All | Phrase | Substring | Regex | Equal | Compare | Exists | Not | And | Or
 
 
+#: No record: the other condition without a field to look into. Neither of the two stands within another node.
+NOTHING = Not(All())
+
+
 def all_of(parts: list[Node]) -> Node:
     """Join by and: none is `All`, one is itself."""
-    flat = tuple(_flat(parts, And))
+    flat = tuple(part for part in _flat(parts, And) if part != All())
+    if NOTHING in flat:
+        return NOTHING
     return And(flat) if len(flat) > 1 else flat[0] if flat else All()
 
 
 def any_of(parts: list[Node]) -> Node:
     """Join by or; at least one part."""
-    flat = tuple(_flat(parts, Or))
-    return Or(flat) if len(flat) > 1 else flat[0]
+    flat = tuple(part for part in _flat(parts, Or) if part != NOTHING)
+    if All() in flat:
+        return All()
+    return Or(flat) if len(flat) > 1 else flat[0] if flat else NOTHING
+
+
+def negation(part: Node) -> Node:
+    """Return the records that do not match."""
+    return All() if part == NOTHING else Not(part)
 
 
 def conjuncts(node: Node) -> tuple[Node, ...]:

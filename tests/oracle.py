@@ -91,7 +91,8 @@ values = st.recursive(
 #: Not the very first and last microsecond of the calendar: asyncpg writes those as infinity.
 moments = st.sampled_from([
     NOON, NOON + timedelta(microseconds=1), NOON + timedelta(minutes=1), NOON - timedelta(days=1),
-    datetime(1, 1, 1, 0, 0, 0, 1, UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, UTC), datetime(9999, 12, 31, tzinfo=UTC),
+    datetime(1, 1, 1, 0, 0, 0, 1, UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, UTC),
+    datetime(9999, 12, 31, tzinfo=UTC),
 ])  # fmt: skip
 rows = st.fixed_dictionaries({
     "timestamp": moments,

@@ -29,6 +29,7 @@ from logagg.query.syntax import (
     Substring,
     all_of,
     any_of,
+    negation,
 )
 from logagg.sinks.frames import SCHEMA
 
@@ -288,7 +289,7 @@ atom: st.SearchStrategy[Node] = st.one_of(
 query = st.recursive(
     atom,
     lambda inner: st.one_of(
-        st.builds(Not, inner),
+        st.builds(negation, inner),
         st.lists(inner, min_size=2, max_size=3).map(all_of),
         st.lists(inner, min_size=2, max_size=3).map(any_of),
     ),

@@ -29,6 +29,7 @@ from logagg.query.syntax import (
     Substring,
     all_of,
     any_of,
+    negation,
 )
 
 A, B, C = (Phrase(None, (word,)) for word in "abc")
@@ -42,6 +43,14 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
         ("", All()),
         (" \n\t", All()),
         ("*", All()),
+        # what holds for all or for none never stands within another condition
+        ("* a *", A),
+        ("* *", All()),
+        ("a or *", All()),
+        ("-* a", Not(All())),
+        ("a or -*", A),
+        ("-* or -*", Not(All())),
+        ("--*", All()),
         ("a", A),
         ("a b", And((A, B))),
         ("a and b AND c", And((A, B, C))),
@@ -181,7 +190,7 @@ leaves: st.SearchStrategy[Node] = st.one_of(
 trees = st.recursive(
     leaves,
     lambda inner: st.one_of(
-        st.builds(Not, inner),
+        st.builds(negation, inner),
         st.lists(inner, min_size=2, max_size=3).map(all_of),
         st.lists(inner, min_size=2, max_size=3).map(any_of),
     ),

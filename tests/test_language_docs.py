@@ -56,7 +56,7 @@ def test_the_mistake_is_answered_so() -> None:
     call, said, *place = re.search(r"^\$ logagg search (.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[1].splitlines()  # type: ignore[index]  # it is there
     with pytest.raises(QueryError) as caught:
         parse(call.strip("'"))
-    assert str(caught.value).splitlines() == [said.removeprefix("logagg: "), *place]
+    assert str(caught.value).splitlines() == [said.removeprefix("logagg: QUERY: "), *place]
 
 
 def test_the_limits_are_these() -> None:
