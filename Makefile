@@ -8,7 +8,8 @@ run: .venv/run            ## install and run the daemon on an embedded PostgreSQ
 	$(BIN)/logagg serve
 
 test: .venv/dev           ## the whole suite, against a real PostgreSQL
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal -m "not alone"
+	$(BIN)/pytest -m alone
 
 chaos: .venv/dev          ## faults under load, and what was acknowledged compared with what is there (some 20 minutes)
 	$(BIN)/python -m tests.chaos

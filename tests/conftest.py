@@ -16,11 +16,16 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
+import hypothesis
 import pytest
 import uvloop
 
 from logagg.sinks.embedded import EmbeddedPostgres
 from logagg.sinks.store import Store
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("logagg", deadline=None)
+hypothesis.settings.load_profile("logagg")
 
 #: Bytes that name a case by themselves.
 LONGEST_NAME = 16

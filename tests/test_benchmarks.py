@@ -17,8 +17,11 @@ from logagg.collector import wiring
 from logagg.collector.settings import Settings
 from logagg.protocols.columns import Columnar, from_records
 from logagg.protocols.http import Request
+from logagg.protocols.journald import JournalDecoder
 from logagg.protocols.json_columns import decode_body
 from logagg.protocols.record import Decoded, Origin
+
+pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[1]
 LINES = "Splunk HEC, lines"
@@ -94,6 +97,10 @@ def _of_request(request: bytes, settings: Settings, origin: Origin) -> Decoded |
     assert int(headers["content-length"]) == len(body)
     if path == "/ingest":
         return decode_body(body, origin)
+    if path == "/upload":
+        decoder = JournalDecoder(settings.max_frame)
+        (batch,) = [*decoder.feed(body, origin), *decoder.close(origin)]
+        return batch.decoded
     protocols = wiring.over_http(settings)
     protocol = next(each for each in protocols for _, route, _ in each.routes if route == path)
     return protocol.take(Request("POST", path, {}, headers, body, 1 << 26), origin).decoded

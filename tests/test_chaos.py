@@ -18,6 +18,9 @@ else:
     from chaos.senders import Book
 
 
+pytestmark = pytest.mark.alone
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
 async def test_a_promise_holds(scenario: Scenario) -> None:
     figures, broken = await perform(scenario, short=True)

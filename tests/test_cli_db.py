@@ -133,7 +133,8 @@ def test_the_embedded_postgresql(data_dir: str) -> None:
     assert logagg("db", "init", LOGAGG_DATA_DIR=data_dir).stdout.startswith("schema ")
     stopped = logagg("db", "url", LOGAGG_DATA_DIR=data_dir)
     assert stopped.stderr == (
-        f"logagg: the embedded PostgreSQL in {data_dir} is not running: start it with `logagg serve`\n"
+        f"logagg: the embedded PostgreSQL in {data_dir} is not running: start it with `logagg serve`,"
+        " or set LOGAGG_DATA_DIR\n"
     )
     assert (stopped.exit_code, stopped.stdout) == (2, "")
     with EmbeddedPostgres(Path(data_dir)) as server:

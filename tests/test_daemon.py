@@ -39,7 +39,9 @@ async def test_a_stop_stores_what_was_received(database_url: str, number: signal
             sock.sendall(b', "but"\n{"message": "still on its way"}\n')
         _, log = daemon.communicate(timeout=PATIENCE)
     assert daemon.returncode == 0
-    assert [event["event"] for event in events(log)][-2:] == ["stopping", "stopped"]
+    said = [event["event"] for event in events(log)]
+    assert [said[-3], said[-1]] == ["stopping", "stopped"]
+    assert said[-2].startswith("put in quarantine")
     connection = await asyncpg.connect(database_url)
     assert await connection.fetchval("select count(*) from logs where message = 'received'") == 1000
     assert await connection.fetchval("select count(*) from logs where message = 'still on its way'") == 1

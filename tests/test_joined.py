@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,9 @@ from logagg.collector.settings import Settings
 
 if TYPE_CHECKING:
     from logagg.tests.daemons import RunningDaemon, Starter
+    from logagg.tests.senders import section
+else:
+    from senders import section
 
 TRACE = ["it failed", "\tat a.B.c(B.java:1)", "Caused by: nothing", "\tat d.E.f(E.java:2)"]
 LINES = [f"<11>1 2026-11-22T11:00:00Z host app 7 - - {line}".encode() for line in TRACE]
@@ -20,7 +24,9 @@ LINES = [f"<11>1 2026-11-22T11:00:00Z host app 7 - - {line}".encode() for line i
 
 @pytest.mark.parametrize("setting", ["syslog_tcp_listen", "syslog_udp_listen", "tcp_listen"])
 async def test_a_trace_is_one_record(start_daemon: Starter, setting: str) -> None:
-    daemon = await start_daemon(multiline_listeners=setting, multiline_window="100ms")
+    said = tomllib.loads(section("Stack traces").partition("```toml\n")[2].partition("```")[0])
+    assert setting in said["multiline_listeners"] or setting == "syslog_udp_listen"
+    daemon = await start_daemon(**said | {"multiline_listeners": setting, "multiline_window": "100ms"})
     if setting == "tcp_listen":
         reader, writer = await asyncio.open_connection(*daemon.listening[setting])
         for line in TRACE:
