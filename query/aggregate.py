@@ -13,7 +13,7 @@ import polars as pl
 from logagg.protocols.record import LEVELS
 from logagg.query import attributes, spread, summaries
 from logagg.query.answers import Filter, Groups
-from logagg.query.errors import QueryError, QueryLimit
+from logagg.query.errors import QueryError, QueryLimit, refuse_large
 from logagg.query.evaluate import column_of
 from logagg.query.histogram import bin_of, starts, width_of
 from logagg.query.plan import Plan
@@ -95,6 +95,7 @@ def _refuse_many(found: _Part, wanted: _Asked, max_groups: int) -> None:
     if found.counts.height > max_groups:
         names = ", ".join([*wanted.fields, *([f"bins of {wanted.width / 1e6:g} s"] if wanted.width else [])])
         raise QueryLimit(f"more than {max_groups} different values of {names}; count by less, or ask for less")
+    refuse_large(int(found.counts.estimated_size()), f"{found.counts.height} groups")
 
 
 def _asked(by: Sequence[str], of: str | None, interval: timedelta | None) -> _Asked:
@@ -151,8 +152,8 @@ def _values(frame: pl.DataFrame, field: Field) -> pl.Series:
     if not field.attribute:
         return column
     parts = [pl.Series(dtype=pl.String)]
-    for start in range(0, len(column), attributes.CHUNK):
-        texts = column.slice(start, attributes.CHUNK).to_list()
+    for start, size in attributes.chunks(column):
+        texts = column.slice(start, size).to_list()
         parts.append(attributes.to_series(attributes.field_texts(texts, field.name)))
     return pl.concat(parts)
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from logagg.query.answers import Filter, Found, Order
-from logagg.query.errors import QueryError
+from logagg.query.errors import QueryError, refuse_large
 from logagg.query.evaluate import columns_needed, microseconds
 from logagg.query.plan import BULK, TIMESTAMP, Plan
 from logagg.query.question import AT_ONCE, RECORD, Question
@@ -219,17 +219,23 @@ async def _counted(question: Question, plan: Plan, batches: Sequence[BatchInfo],
 async def completed(
     question: Question, keys: pl.DataFrame | None, batches: Sequence[BatchInfo]
 ) -> list[dict[str, Any]]:
-    """Return the records with the ids of a frame, in its order; without those that cannot be read."""
+    """Return the records with the ids of a frame, in its order; without those that cannot be read.
+
+    Raises QueryLimit when they are too large for one answer.
+    """
     ids: list[int] = [] if keys is None else keys["id"].to_list()
     by_number = {batch.batch: batch for batch in batches}
     wanted: dict[int, list[int]] = {}
     for id_ in ids:
         wanted.setdefault(id_ >> PLACE_BITS, []).append(id_)
     found: dict[int, dict[str, Any]] = {}
+    size = 0
     places = list(wanted.items())
     for start in range(0, len(places), AT_ONCE):
         loads = (question.load(by_number[batch], RECORD, some) for batch, some in places[start : start + AT_ONCE])
         for frame in await asyncio.gather(*loads):
             if frame is not None:
+                size += int(frame.estimated_size())
+                refuse_large(size, f"{len(found) + frame.height} of {len(ids)} records")
                 found |= {record["id"]: record for record in to_records(frame)}
     return [found[id_] for id_ in ids if id_ in found]

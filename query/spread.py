@@ -40,10 +40,10 @@ def _numbers(column: pl.Series, name: str) -> tuple[pl.Series, pl.Series]:
     found: list[float] = []
     owners: list[int] = []
     rows = attributes.candidates(Compare(Field(name, True), ">=", 0), column)
-    for start in range(0, len(rows), attributes.CHUNK):
-        part = rows.slice(start, attributes.CHUNK)
-        there = part.to_list()
-        texts, places = attributes.values(column.gather(part).to_list(), name)
+    held = column.gather(rows)
+    for start, size in attributes.chunks(held):
+        there = rows.slice(start, size).to_list()
+        texts, places = attributes.values(held.slice(start, size).to_list(), name)
         for text, place in zip(texts, places, strict=True):
             if (value := _float(text)) is not None:
                 found.append(value)
