@@ -185,12 +185,14 @@ def _columns(body: bytes, origin: Origin) -> Columnar:
         bodies = tuple(text or message_of(texts.value(log.body)) for text, log in others)
     ids = [[each.hex() for each in each_id] if any(each_id) else each_id for each_id in (traces, spans)]
     columns = Columns(times, observed, numbers, levels, bodies, *ids, *more)
-    if "\0" in "".join(set(levels)):
-        raise ValueError("NUL in the name of a level")
+    if "\0" in "".join({*levels, *columns.event_names}):
+        raise ValueError("NUL in the name of a level or an event")
     lists = [pairs[:] for pairs in attributes]  # to iterate over what is in the message takes three times as long
     pairs = list(chain.from_iterable(lists))
     items = ((key, text or texts.value(pair.value)) for (key, text), pair in zip(map(_PAIR, pairs), pairs, strict=True))
     own = [dict(islice(items, len(some))) if some else {} for some in lists]
+    if sum(map(len, own)) < len(pairs):
+        raise ValueError("a name that comes twice, of whose values one is not looked at any more")
     return otlp_records.decode(groups, counts, columns, own, origin)
 
 

@@ -140,10 +140,12 @@ def _severity(number: int, text: str) -> tuple[int | None, dict[str, Any]]:
 
 def _add_kept(own: dict[str, Any], kept: dict[str, Any]) -> None:
     for name, value in kept.items():
-        if name == "severity_text":
-            own[name] = value
-        else:
+        if name != "severity_text":
             own.setdefault(name, value)
+            continue
+        if own.get(name, value) != value:
+            own[f"attribute.{name}"] = own[name]
+        own[name] = value
 
 
 def _add(own: Iterable[dict[str, Any]], name: str, values: Sequence[Any]) -> None:
