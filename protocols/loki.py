@@ -141,6 +141,8 @@ def _protobuf_columns(body: bytes, tenant: str, origin: Origin) -> Columnar:
     lists = [labels[:] for labels in metadata]  # to iterate over what is in the message takes three times as long
     pairs = map(_LABEL_OF, chain.from_iterable(lists))
     own = [dict(islice(pairs, len(some))) if some else {} for some in lists]
+    if sum(map(len, own)) < sum(map(len, lists)):
+        raise ValueError("a name that comes twice, of whose values one is not looked at any more")
     since = since * 1_000_000 + of_second // 1000
     return _columns(groups, [len(stream.entries) for stream in streams], since, timeless, lines, own, origin)
 
