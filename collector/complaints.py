@@ -11,6 +11,8 @@ log = structlog.get_logger("listener")
 PAUSE: Final = 60.0
 #: Senders and faults that are remembered; beyond it the one that was said first is forgotten.
 _MOST: Final = 1000
+#: Lines a minute, of all senders together: addresses can be made up.
+MOST_LINES: Final = 60
 #: Characters of a reason, which may hold what was sent.
 _LONGEST: Final = 300
 
@@ -26,6 +28,8 @@ class Complaints:
 
     def __init__(self) -> None:
         self._said: dict[tuple[str, str, str], _Said] = {}
+        #: When the present minute began, the lines that it has, and what was left out in it.
+        self._minute, self._lines, self._left_out = 0.0, 0, 0
 
     def say(self, event: str, transport: str, peer: str, reason: str, times: int = 1) -> None:
         """Log a warning, unless one of the same event, transport and peer was logged less than a minute ago.
@@ -41,5 +45,17 @@ class Complaints:
             del self._said[next(iter(self._said))]
         self._said[key] = _Said(now, 0)
         times += before.more if before else 0
+        if not self._room(now):
+            self._left_out += times
+            return
         whose = {"peer": peer} if peer else {}
         log.warning(event, transport=transport, **whose, times=times, reason=reason[:_LONGEST])
+
+    def _room(self, now: float) -> bool:
+        """Take one of the lines of this minute; say first what the minute before left out."""
+        if now - self._minute >= PAUSE:
+            if self._left_out:
+                log.warning("more senders were wrong than are named", times=self._left_out)
+            self._minute, self._lines, self._left_out = now, 0, 0
+        self._lines += 1
+        return self._lines <= MOST_LINES

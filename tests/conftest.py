@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 import uvloop
 
+from logagg.query.engine import Engine
 from logagg.sinks.embedded import EmbeddedPostgres
 from logagg.sinks.store import Store
 
@@ -128,3 +129,19 @@ async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     yield connection
     if not connection.is_closed():
         await connection.close(timeout=5)
+
+
+@pytest.fixture
+async def small(database_url: str) -> AsyncIterator[Store]:
+    """A store that begins a new batch after 50 records."""
+    store = await Store.open(database_url, batch_records=50)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def engine(small: Store) -> AsyncIterator[Engine]:
+    """What asks that store."""
+    engine = Engine(small, timeout=30)
+    yield engine
+    engine.close()

@@ -30,11 +30,17 @@ def test_the_first_is_said_at_once_and_the_others_once_a_minute(monkeypatch: pyt
     assert len(lines[3]["reason"]) < 1000
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_many_senders_are_not_many_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     said = Complaints()
     with capture_logs() as lines:
         for number in range(3000):
-            said.say("put in quarantine", "tcp", f"sender {number}", "bad")
-        said.say("put in quarantine", "tcp", "sender 2999", "bad")
-        said.say("put in quarantine", "tcp", "sender 0", "bad")  # forgotten meanwhile
-    assert len(lines) == 3001
+            said.say("put in quarantine", "udp", f"sender {number}", "bad")
+        assert len(lines) == complaints.MOST_LINES
+        said.say("put in quarantine", "udp", "sender 0", "bad")  # forgotten meanwhile: what is remembered is bounded
+        now += complaints.PAUSE
+        said.say("put in quarantine", "udp", "sender 2999", "bad")
+    *_, more, last = lines
+    assert more == {"event": "more senders were wrong than are named", "log_level": "warning", "times": 2941}
+    assert (last["peer"], last["times"]) == ("sender 2999", 1)

@@ -6,7 +6,6 @@ from datetime import timedelta
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from samples import NOON, SECOND, in_batches, record  # type: ignore[import-not-found]  # pytest has this folder on the path
 
 from logagg.query.answers import Filter
@@ -14,28 +13,11 @@ from logagg.query.engine import Engine
 from logagg.sinks.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import asyncpg
 
     from logagg.tests.daemons import RunningDaemon
 
 SAME = ("host", "service", "source")
-
-
-@pytest.fixture
-async def small(database_url: str) -> AsyncIterator[Store]:
-    """A store that begins a new batch after 50 records."""
-    store = await Store.open(database_url, batch_records=50)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def engine(small: Store) -> AsyncIterator[Engine]:
-    engine = Engine(small, timeout=30)
-    yield engine
-    engine.close()
 
 
 def several(count: int) -> list[Any]:

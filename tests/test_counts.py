@@ -1,6 +1,5 @@
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,21 +13,6 @@ from logagg.query.engine import Engine
 from logagg.query.errors import QueryError, QueryLimit
 from logagg.query.histogram import MAX_BINS
 from logagg.sinks.store import Store
-
-
-@pytest.fixture
-async def small(database_url: str) -> AsyncIterator[Store]:
-    """A store that begins a new batch after 50 records."""
-    store = await Store.open(database_url, batch_records=50)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def engine(small: Store) -> AsyncIterator[Engine]:
-    engine = Engine(small, timeout=30)
-    yield engine
-    engine.close()
 
 
 async def test_counts_by_columns_and_attributes(engine: Engine, small: Store) -> None:

@@ -1,7 +1,6 @@
 import asyncio
 import random
 import string
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -21,21 +20,6 @@ from logagg.query.language import parse
 from logagg.query.search import Cursor, Top
 from logagg.sinks.frames import SCHEMA
 from logagg.sinks.store import BatchInfo, Store
-
-
-@pytest.fixture
-async def small(database_url: str) -> AsyncIterator[Store]:
-    """A store that begins a new batch after 50 records."""
-    store = await Store.open(database_url, batch_records=50)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def engine(small: Store) -> AsyncIterator[Engine]:
-    engine = Engine(small, timeout=30)
-    yield engine
-    engine.close()
 
 
 async def everything(store: Store) -> pl.DataFrame:

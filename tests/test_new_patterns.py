@@ -16,29 +16,12 @@ from logagg.query.engine import Engine
 from logagg.query.errors import QueryError, QueryLimit
 from logagg.query.patterns import member_lines
 from logagg.query.templates import mine
-from logagg.sinks.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from logagg.sinks.store import Store
     from logagg.tests.daemons import RunningDaemon
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-async def small(database_url: str) -> AsyncIterator[Store]:
-    """A store that begins a new batch after 50 records."""
-    store = await Store.open(database_url, batch_records=50)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def engine(small: Store) -> AsyncIterator[Engine]:
-    engine = Engine(small, timeout=30)
-    yield engine
-    engine.close()
 
 
 #: Minutes before noon, at which messages of each form came.
