@@ -88,15 +88,18 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
         await intake.store(TRANSPORT, Decoded(records, []), size, idempotency_key(request))
 
     async def ingest(request: web.Request, _: None, __: None) -> web.Response:
-        body = await request.app[BODIES].read(request)
         decode = decode_msgpack_body if request.content_type in MSGPACK else decode_body
-        decoded = decode(body, origin(request))
-        if tag := clean_text(request.headers.get(TAG, "")):
-            decoded = tagged(decoded, tag)
-        if not len(decoded.records) and (decoded.rejects or not body.strip()):
-            why = decoded.rejects[0].reason if decoded.rejects else "it is empty"
-            raise web.HTTPBadRequest(reason=f"no record in a body of {len(body)} bytes: {why}")
-        await intake.store(TRANSPORT, decoded, len(body), idempotency_key(request))
+        came, tag = origin(request), clean_text(request.headers.get(TAG, ""))
+
+        def take(body: bytes) -> tuple[Decoded | Columnar, int]:
+            decoded = decode(body, came)
+            if not len(decoded.records) and (decoded.rejects or not body.strip()):
+                why = decoded.rejects[0].reason if decoded.rejects else "it is empty"
+                raise web.HTTPBadRequest(reason=f"no record in a body of {len(body)} bytes: {why}")
+            return tagged(decoded, tag) if tag else decoded, len(body)
+
+        decoded, size = await request.app[BODIES].decode(request, take)
+        await intake.store(TRANSPORT, decoded, size, idempotency_key(request))
         return reply({"accepted": len(decoded.records), "quarantined": len(decoded.rejects)})
 
     def route(path: str, summary: str, handler: Any, **more: Any) -> Route[Any, Any]:

@@ -12,8 +12,7 @@ from aiohttp import web
 
 from logagg.collector.ingest import idempotency_key
 from logagg.collector.intake import Intake
-from logagg.protocols.encodings import TooLarge
-from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request
+from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
 from logagg.protocols.record import Origin
 from logagg.query.bodies import BODIES
 from logagg.query.http import RETRY_AFTER, Route
@@ -65,7 +64,7 @@ class _Push:
         """Return the handler of a question that brings no records."""
 
         async def told(request: web.Request, headers: Mapping[str, str]) -> Answer:
-            return answer(_asked(request, headers, await request.app[BODIES].read(request)))
+            return await request.app[BODIES].decode(request, lambda body: answer(_asked(request, headers, body)))
 
         async def handle(request: web.Request, _: None, __: None) -> web.Response:
             return await self._answered(request, told)
@@ -81,8 +80,6 @@ class _Push:
             answer = await answered(request, headers)
         except Malformed as error:
             answer = self._protocol.refuse(400, str(error), headers)
-        except TooLarge as error:
-            answer = self._protocol.refuse(413, str(error), headers)
         except StoreUnavailable as error:
             answer = self._protocol.refuse(503, str(error), headers)
             answer = answer._replace(headers={**answer.headers, "Retry-After": RETRY_AFTER})
@@ -92,11 +89,14 @@ class _Push:
         return _response(answer)
 
     async def _stored(self, request: web.Request, headers: Mapping[str, str]) -> Answer:
-        body = await request.app[BODIES].read(request)
         transport = self._protocol.transport
         origin = Origin(datetime.now(UTC), transport, request.remote or "", self._environment)
-        taken = self._protocol.take(_asked(request, headers, body), origin)
-        await self._intake.store(transport, taken.decoded, len(body), taken.key or idempotency_key(request))
+
+        def take(body: bytes) -> tuple[Taken, int]:
+            return self._protocol.take(_asked(request, headers, body), origin), len(body)
+
+        taken, size = await request.app[BODIES].decode(request, take)
+        await self._intake.store(transport, taken.decoded, size, taken.key or idempotency_key(request))
         return taken.answer
 
 

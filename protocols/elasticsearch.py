@@ -17,6 +17,7 @@ from logagg.protocols import jsontext
 from logagg.protocols.columns import Columnar
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
 from logagg.protocols.json_columns import FEW, decode_pieces, in_pieces, objects_of
+from logagg.protocols.limits import few_enough
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin, Reject
 
@@ -143,6 +144,7 @@ def _bulk(request: Request, index: str | None, origin: Origin) -> Taken:
     if not any(action.target for action in actions):
         raise Malformed(_NO_INDEX)  # Elasticsearch takes none if one has no index; of ours a good document is not lost
     documents = [(action, line) for action, line in zip(actions, lines, strict=True) if line is not None]
+    few_enough(documents)
     decoded = _decode(documents, origin)
     decoded.rejects.extend(rejects)
     # Of a bulk that has nothing but documents to delete, none was done.

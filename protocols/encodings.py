@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import cramjam
 
+from logagg.protocols.limits import TooLarge
+
 #: How a stream in the framing format begins, https://github.com/google/snappy/blob/main/framing_format.txt section 4.1.
 #: No block does: its second part would be a copy of what lies gigabytes before its beginning.
 _SNAPPY_STREAM = b"\xff\x06\x00\x00sNaPpY"
@@ -16,10 +18,6 @@ _FIRST_STEP = 1024
 
 class EncodingError(ValueError):
     """The body is not what its Content-Encoding says."""
-
-
-class TooLarge(ValueError):
-    """The body is more than the limit once it is decompressed."""
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:

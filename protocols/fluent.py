@@ -26,6 +26,7 @@ from logagg.protocols import jsontext
 from logagg.protocols.columns import Columnar, from_records
 from logagg.protocols.framing import Cut
 from logagg.protocols.json_columns import FEW, decode_objects
+from logagg.protocols.limits import MOST_RECORDS
 from logagg.protocols.mapping import from_object
 from logagg.protocols.msgpacked import (
     ARRAYS,
@@ -55,9 +56,10 @@ _NUMBERS = frozenset({int, float})
 #: Bytes of events that are unpacked together: a byte may become an object of seventy.
 _TOGETHER: Final = 5 << 19  # fluent-bit's chunks are of two megabytes
 MOST_UNPACKED: Final = 4 << 20
-#: Events of one message, of as little as three bytes each; and how many that are none become a reject each.
-_MOST: Final = 1_000_000
+#: How many of one message that are no events become a reject each.
 _MOST_BAD: Final = 100
+#: What begins with so many that are no events has none.
+_MOST_TRIED: Final = 10_000
 #: Names of a record that say when it was, better than the event's time.
 _OWN_TIMES = frozenset({"timestamp", "@timestamp"})
 _OURS = _OWN_TIMES | {"tag"}
@@ -106,8 +108,8 @@ def find_events(
     for end, count, trouble in pieces(packed, _TOGETHER, starts):
         found.append(Events(tag, packed[start:end], count))
         many, start = many + count, end
-        if not trouble and many > _MOST and end < len(packed):
-            trouble = f"more than {_MOST} events"
+        if not trouble and many > MOST_RECORDS and end < len(packed):
+            trouble = f"more than {MOST_RECORDS} events"
         if trouble:
             return found, [reject(origin, f"{trouble}, behind {many} events", packed[end:])]
     return found, []
@@ -219,7 +221,11 @@ def _with_services(decoded: Decoded | Columnar, tags: list[str]) -> Decoded | Co
 def _decode_one_by_one(events: Events, origin: Origin, decoded: Decoded) -> None:
     """Decode events, each for itself. Many that are none become one reject, behind the first of them."""
     packed, start, group, bad = events.packed, 0, dict[str, Any](), list[tuple[str, bytes]]()
+    before = len(decoded.records)
     for end in split(packed)[0]:
+        if len(bad) == _MOST_TRIED and len(decoded.records) == before:
+            bad.append((f"behind {len(bad)} that are no events", packed[start:]))
+            break
         entry, start = packed[start:end], end
         cleaner = Cleaner()
         try:

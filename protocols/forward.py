@@ -26,6 +26,7 @@ from logagg.protocols.columns import Columnar
 from logagg.protocols.encodings import decompress
 from logagg.protocols.fluent import MOST_UNPACKED, Events, decode, decode_plain, find_events, reject
 from logagg.protocols.json_columns import FEW
+from logagg.protocols.limits import TooLarge
 from logagg.protocols.msgpacked import ARRAYS, MAPS, NIL, MsgpackFramer, name_of, split, trouble_of, unpack, unpack_all
 from logagg.protocols.record import Decoded, Origin, Reject
 from logagg.protocols.session import Turn
@@ -218,7 +219,7 @@ class ForwardSession:
             tag, chunk = parts.tag, parts.options.get("chunk")
             chunk = chunk if isinstance(chunk, str | bytes) else None
             events, rejects = self._events(parts, origin)
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, OverflowError, TooLarge) as error:
             events, rejects = [], [reject(origin, trouble_of(error), frame)]
         return _Message(tag, events, rejects, chunk, len(frame))
 

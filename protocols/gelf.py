@@ -17,10 +17,11 @@ import orjson
 
 from logagg.protocols import jsontext
 from logagg.protocols.columns import Columnar
-from logagg.protocols.encodings import EncodingError, TooLarge, decompress
+from logagg.protocols.encodings import EncodingError, decompress
 from logagg.protocols.framing import LineFramer
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
 from logagg.protocols.json_columns import FEW, decode_pieces, objects_of
+from logagg.protocols.limits import TooLarge, few_enough
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin, Reject
 
@@ -245,8 +246,8 @@ def _payloads(body: bytes) -> list[bytes]:
         value = orjson.loads(body)
     except ValueError:
         lines = [*filter(None, body.replace(b"\r", b"\n").replace(b"\0", b"\n").split(b"\n"))]
-        return lines if lines and lines[0].rstrip().endswith(b"}") else [body]
-    return list(map(orjson.dumps, value)) if isinstance(value, list) else [body]
+        return few_enough(lines) if lines and lines[0].rstrip().endswith(b"}") else [body]
+    return list(map(orjson.dumps, few_enough(value))) if isinstance(value, list) else [body]
 
 
 def _refuse(status: int, why: str, _: Mapping[str, str]) -> Answer:

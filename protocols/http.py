@@ -58,7 +58,7 @@ class HttpProtocol:
     transport: str
     #: Where records are sent: (method, path, summary); paths as aiohttp writes them, `/{index}/_bulk`.
     routes: tuple[tuple[str, str, str], ...]
-    #: Decodes; raises Malformed, and `encodings.TooLarge`.
+    #: Decodes; raises Malformed, and `limits.TooLarge`.
     take: Callable[[Request, Origin], Taken]
     #: Says no in the form that the protocol's senders read: status (400, 401, 408, 413, 503), why, and the headers of
     #: the request, names in lower case.

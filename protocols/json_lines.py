@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from logagg.protocols import jsontext
+from logagg.protocols.limits import few_enough
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin, Reject
 
@@ -81,7 +82,7 @@ def read_values(body: bytes) -> list[Any] | None:
             value = read(body)
         except ValueError:
             continue
-        return value if isinstance(value, list) else [value]
+        return few_enough(value) if isinstance(value, list) else [value]
     return None
 
 
@@ -158,7 +159,7 @@ def _decode_parts(body: bytes, origin: Origin) -> Decoded:
     except ValueError:
         by_line = False
     if by_line:
-        return decode_lines(filter(None, body.split(b"\n")), origin)
+        return decode_lines(few_enough([*filter(None, body.split(b"\n"))]), origin)
     return decode_sequence(body, origin)
 
 
@@ -188,6 +189,7 @@ def decode_sequence(body: bytes, origin: Origin, make: Make = _as_it_is) -> Deco
         else:
             _add(decoded, value, origin, jsontext.to_bytes(text[place:end]), make, replaced=replaced)
         place = _behind(text, end)
+        few_enough(decoded.records)
     return decoded
 
 

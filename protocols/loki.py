@@ -21,6 +21,7 @@ from logagg.protocols.group_columns import Rows
 from logagg.protocols.groups import Group
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
 from logagg.protocols.levels import SEVERITY_OF_NAME
+from logagg.protocols.limits import few_enough
 from logagg.protocols.names import FIELDS
 from logagg.protocols.protobuf import messages, parse
 from logagg.protocols.record import Decoded, Origin, Record, Reject
@@ -60,7 +61,7 @@ _FIRST, _LAST = -62_000_000_000, 253_000_000_000
 
 
 def take(request: Request, origin: Origin) -> Taken:
-    """Read a push, whatever its path. Raises Malformed for a body without any record, and `encodings.TooLarge`."""
+    """Read a push, whatever its path. Raises Malformed for a body without any record, and `limits.TooLarge`."""
     tenant = clean_text(request.headers.get("x-scope-orgid", ""))
     if "json" in request.headers.get("content-type", "").lower() or request.body[:1] == b"{":
         decoded = _from_json(request.body, tenant, origin)
@@ -100,7 +101,7 @@ def _protobuf_one_by_one(body: bytes, tenant: str, origin: Origin) -> Decoded:
         text, bad = to_text(stream.labels)
         group = _group(dict(_labels(text)), tenant, origin)
         raw = stream.labels if bad else None
-        for entry in stream.entries:
+        for entry in few_enough(stream.entries):
             line, replaced = to_text(entry.line)
             own = {}
             for label in entry.metadata:
@@ -111,6 +112,7 @@ def _protobuf_one_by_one(body: bytes, tenant: str, origin: Origin) -> Decoded:
                 raw = (raw or b"") + entry.SerializeToString()
             add(_record(group, _time(entry.timestamp), line, own, raw))
             raw = None
+        few_enough(decoded.records)
     return decoded
 
 
@@ -127,7 +129,7 @@ def _time(stamp: Any) -> datetime | None:
 
 def _protobuf_columns(body: bytes, tenant: str, origin: Origin) -> Columnar:
     streams = parse(_STRICT["PushRequest"], body).streams
-    entries = list(chain.from_iterable(stream.entries for stream in streams))
+    entries = few_enough(list(chain.from_iterable(stream.entries for stream in streams)))
     labels = [stream.labels for stream in streams]
     if len(entries) < group_columns.FEW or "\0" in "".join(labels):
         raise ValueError("few records, or a NUL")
@@ -169,20 +171,21 @@ def _from_json(body: bytes, tenant: str, origin: Origin) -> Decoded | Columnar:
         except ValueError as error:
             _reject(decoded, origin, error, stream, body)
             continue
-        for entry in entries:
+        for entry in few_enough(entries):
             try:
                 stamp, line, own = _entry(entry)
                 decoded.records.append(_record(group, stamp, line, own, raw))
                 raw = None
             except ValueError as error:
                 _reject(decoded, origin, error, {"stream": common, "values": [entry]}, body)
+        few_enough(decoded.records)
     return decoded
 
 
 def _json_columns(streams: list[Any], tenant: str, origin: Origin) -> Columnar:
     """Read streams of `[time, line]` and `[time, line, metadata]`; raises one of ODD for others."""
     read = list(map(_stream, streams))
-    entries = list(chain.from_iterable(entries for _, entries in read))
+    entries = few_enough(list(chain.from_iterable(entries for _, entries in read)))
     if len(entries) < group_columns.FEW or set(map(type, entries)) != {list} or not set(map(len, entries)) <= {2, 3}:
         raise ValueError("few records, or no arrays of two or three")
     stamps, lines = [entry[0] for entry in entries], [entry[1] for entry in entries]

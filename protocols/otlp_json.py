@@ -14,6 +14,7 @@ from logagg.protocols import group_columns, jsontext, otlp_records
 from logagg.protocols.columns import Columnar
 from logagg.protocols.groups import Group
 from logagg.protocols.http import Malformed
+from logagg.protocols.limits import few_enough
 from logagg.protocols.otlp_records import Columns, Fields, common_of, message_of
 from logagg.protocols.record import Decoded, Origin, Reject
 
@@ -67,8 +68,9 @@ class _OneByOne:
         """Read the value of the body."""
         for of_resource in self._items(value, "resourceLogs"):
             for of_scope in self._items(of_resource, "scopeLogs"):
-                if logs := self._items(of_scope, "logRecords"):
+                if logs := few_enough(self._items(of_scope, "logRecords")):
                     self._add(of_resource.get("resource"), of_scope, logs)
+                    few_enough(self._decoded.records)
         return self._decoded
 
     def _items(self, holder: Any, name: str) -> list[Any]:
@@ -139,6 +141,7 @@ def _columns(value: dict[str, Any], origin: Origin) -> Columnar:
             groups.append(_group_of(of_resource.get("resource"), of_scope.get("scope"), origin))
             counts.append(len(some))
             logs += some
+            few_enough(logs)
     if len(logs) < group_columns.FEW or set(map(type, logs)) != {dict}:
         raise ValueError("few records, or no objects")
     names = set[str]().union(*logs)

@@ -10,6 +10,7 @@ from logagg.protocols import group_columns, otlp_records
 from logagg.protocols.clean import to_text
 from logagg.protocols.columns import Columnar
 from logagg.protocols.groups import Group
+from logagg.protocols.limits import few_enough
 from logagg.protocols.otlp_records import Columns, Fields, common_of, message_of
 from logagg.protocols.protobuf import messages, parse
 from logagg.protocols.record import Decoded, Origin, Record
@@ -138,7 +139,7 @@ def _one_by_one(body: bytes, origin: Origin) -> Decoded:
             group = _group(resource, scope, texts, origin)
             if texts.replaced:  # kept with the first record of the scope
                 raw = of_resource.resource.SerializeToString() + scope.SerializeToString()
-            for log in of_scope.log_records:
+            for log in few_enough(of_scope.log_records):
                 texts.replaced = False
                 fields, own = _fields(log, texts), texts.attributes(log.attributes)
                 if texts.replaced:
@@ -146,6 +147,7 @@ def _one_by_one(body: bytes, origin: Origin) -> Decoded:
                 records.append(otlp_records.record(group, fields, own, raw))
                 raw = None
             texts.replaced = False
+            few_enough(records)
     return Decoded(records, [])
 
 
@@ -177,6 +179,7 @@ def _columns(body: bytes, origin: Origin) -> Columnar:
             groups.append(_group(resource, of_scope.scope, texts, origin))
             counts.append(len(of_scope.log_records))
             logs += of_scope.log_records
+            few_enough(logs)
     if len(logs) < group_columns.FEW:
         raise ValueError(f"{len(logs)} records are few")
     times, observed, numbers, levels, bodies, traces, spans, *more, attributes = zip(*map(_COLUMNS, logs), strict=True)

@@ -27,6 +27,7 @@ from logagg.protocols.columns import Columnar
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
 from logagg.protocols.json_columns import FEW, decode_pieces, in_pieces
 from logagg.protocols.json_lines import decode_sequence, read_values
+from logagg.protocols.limits import few_enough
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin
 
@@ -62,7 +63,7 @@ def decode_raw(body: bytes, query: Mapping[str, str], origin: Origin) -> Decoded
     # Mapped once, and the same for all but for the text.
     first = from_object({**fields, "timestamp": origin.now.isoformat(), "message": ""}, origin)
     records = []
-    for line in body.split(b"\n"):
+    for line in few_enough(body.split(b"\n")):
         text, replaced = to_text(line.removesuffix(b"\r"))
         if text and not text.isspace():
             records.append(first._replace(message=text, raw=line if replaced else None))

@@ -94,13 +94,17 @@ class Route(Generic[Query, Body]):
         return await self.handler(request, cast("Query", query), cast("Body", body))
 
     async def _checked_body(self, request: web.Request) -> Body:
-        data = await request.app[BODIES].read(request)
-        if not data:
-            raise Unfit([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
-        loaded = _parse(data)
-        if loaded.replaced:
-            request[RAW] = data
-        return check(cast("TypeAdapter[Body]", self.body_adapter), loaded.value, "body")
+        def checked(data: bytes) -> tuple[Body, bytes | None]:
+            if not data:
+                raise Unfit([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
+            loaded = _parse(data)
+            body = check(cast("TypeAdapter[Body]", self.body_adapter), loaded.value, "body")
+            return body, data if loaded.replaced else None
+
+        body, raw = await request.app[BODIES].decode(request, checked)
+        if raw:
+            request[RAW] = raw
+        return body
 
 
 def make_app(routes: Sequence[Route[Any, Any]]) -> web.Application:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import cramjam
 import pytest
 
-from logagg.protocols.encodings import EncodingError, TooLarge, decompress
+from logagg.protocols.encodings import EncodingError, decompress
+from logagg.protocols.limits import TooLarge
 
 TEXT = b"one line of a log\n" * 500
 LIMIT = 1 << 20

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logagg.protocols.columns import Columnar
-from logagg.protocols.encodings import TooLarge
 from logagg.protocols.gelf import CHUNK, GELF, HEADER, GelfAssembler, GelfFramer, decode_gelf, decode_one_by_one
 from logagg.protocols.http import Malformed, Request, Taken
 from logagg.protocols.json_columns import FEW
+from logagg.protocols.limits import TooLarge
 from logagg.protocols.record import Origin, Record
 
 if TYPE_CHECKING:

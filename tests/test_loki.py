@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logagg.protocols.encodings import TooLarge
 from logagg.protocols.http import Answer, Malformed, Request
+from logagg.protocols.limits import TooLarge
 from logagg.protocols.loki import _PROTO, LOKI
 from logagg.protocols.record import Decoded, Origin, Record
 
