@@ -7,14 +7,21 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logagg.protocols import journald
+from logagg.protocols.columns import Columnar
 from logagg.protocols.journald import Batch, JournalDecoder, key_of
 from logagg.protocols.record import Origin, Record, Reject
+
+if TYPE_CHECKING:
+    from logagg.tests.decoded import in_records
+else:
+    from decoded import in_records
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ORIGIN = Origin(NOW, "journald", "192.0.2.9", "staging")
@@ -62,7 +69,7 @@ def feed(data: bytes, step: int = 0, limit: int = MAX) -> list[Batch]:
 
 
 def records(batches: list[Batch]) -> list[Record]:
-    return [record for batch in batches for record in batch.decoded.records]
+    return [record for batch in batches for record in in_records(batch.decoded).records]
 
 
 def rejects(batches: list[Batch]) -> list[Reject]:
@@ -85,7 +92,7 @@ def store(batches: list[Batch], keys: set[str], rows: list[str]) -> None:
     """Store as `Batch` asks for."""
     for batch in batches:
         rest = batch.rest(keys & batch.forms.keys())
-        if rest.decoded.records:
+        if len(rest.decoded.records):
             assert rest.key
             assert rest.key not in keys
             keys.add(rest.key)
@@ -225,6 +232,29 @@ def test_any_cutting_of_any_stream_gives_the_same(data: bytes, cuts: list[int]) 
     assert cut + decoder.close(ORIGIN) == whole
     for record in records(whole):
         assert "\0" not in record.message + (record.attributes or "")
+
+
+def taken(data: bytes, few: int) -> tuple[list[Record], list[Reject], set[type]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journald, "FEW", few)
+        batches = feed(data)
+    return records(batches), rejects(batches), {type(batch.decoded) for batch in batches}
+
+
+MORE = [{}, {"UNIT": "a"}, {"_SOURCE_REALTIME_TIMESTAMP": 1700000000000001}, {"LEVEL": "high"}, {"TIME": ""}]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from(MORE)), min_size=2, max_size=30))
+def test_many_entries_give_the_same_by_columns_as_one_by_one(some: list[tuple[int, dict[str, Any]]]) -> None:
+    data = b"".join(entry(number, **more) for number, more in some)
+    assert taken(data, 2)[:2] == taken(data, 1000)[:2]
+
+
+def test_plain_entries_become_columns_and_one_with_a_note_is_no_harm() -> None:
+    plain, odd = stream(0, 200), entry(201) + binary("MESSAGE", b"\xff") + b"\n"
+    assert Columnar in taken(plain, 64)[2]
+    assert taken(plain + odd, 64)[:2] == taken(plain + odd, 1000)[:2]
 
 
 @settings(deadline=None, max_examples=100)
