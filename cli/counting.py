@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from logagg.cli.charts import bars
+from logagg.cli.misspelt import note_misspelt
 from logagg.cli.options import Asking, examples, reading_options
 from logagg.cli.output import Csv, Form, JsonArray, JsonLines, Row, compact, local_time, table
 from logagg.cli.terminal import Failure, Screen, note
@@ -47,6 +48,8 @@ def aggregate(asking: Asking, query: Sequence[str], by: str, of: str | None, int
     asked = {"by": by, "of": of, "interval": interval, "limit": str(limit) if limit else None}
     params = asking.params(query) | {name: value for name, value in asked.items() if value}
     rows = rows_of(asking.client().get("/logs/aggregations", params))
+    if not rows:
+        note_misspelt(query)
     results = ["count", *(_SPREAD if of else ())]
     columns = [*(["time"] if interval else []), *(name.strip() for name in by.split(",")), *results]
     if asking.output == "text":
@@ -74,6 +77,8 @@ def histogram(asking: Asking, query: Sequence[str], interval: str | None) -> Non
     answer = asking.client().get("/logs/histogram", params)
     if not isinstance(answer, dict) or not isinstance(answer.get("bins"), list):
         raise Failure("the answer to /logs/histogram has no bins; is it logagg?")
+    if not answer.get("total"):
+        note_misspelt(query)
     bins, seconds = rows_of(answer["bins"]), answer.get("interval_seconds") or 1
     if asking.output == "text":
         width = shutil.get_terminal_size().columns

@@ -36,6 +36,7 @@ _COMMANDS = {
     "export": _Place("exporting", "export", "Write all matching records to a file."),
     "send": _Place("sending", "send", "Send lines as records."),
     "quarantine": _Place("quarantine", "quarantine", "Look at what could not become a record, and try it again."),
+    "token": _Place("tokens", "token", "Say who may send and read over HTTP."),
     "doctor": _Place("doctor", "doctor", "Ask a daemon whether it is well."),
     "db": _Place("database", "db", "Make, update and look at the database itself."),
 }

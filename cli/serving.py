@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def settings_from(config: Path | None) -> "Settings":
     """Load the settings; warn of variables that look like settings but are none. Raises Failure, a line an error."""
-    from logagg.collector.settings import SettingsError, load_settings, unknown_variables
+    from logagg.collector.config import load_settings, unknown_variables
+    from logagg.collector.settings import SettingsError
 
     try:
         settings = load_settings(config)
@@ -44,8 +45,8 @@ def serve(ctx: click.Context, config: Path | None) -> None:
     file and from LOGAGG_* variables, which win; `logagg check-config` shows them. SIGHUP reads the file again.
     """
     settings = settings_from(config)
+    from logagg.collector.config import load_settings
     from logagg.collector.daemon import serve as run
-    from logagg.collector.settings import load_settings
 
     ctx.exit(run(settings, partial(load_settings, config)))
 
@@ -62,7 +63,7 @@ def check_config(config: Path | None) -> None:
     read, too. Exits with 0 when the daemon can start with these settings, 2 when not.
     """
     settings = settings_from(config)
-    from logagg.collector.settings import effective
+    from logagg.collector.config import effective
     from logagg.collector.tls import TlsError, tls_of
 
     try:

@@ -21,6 +21,7 @@ import uvloop
 from aiohttp import web
 
 from logagg.collector import wiring
+from logagg.collector.access import Access
 from logagg.collector.buffer import RingBuffer
 from logagg.collector.complaints import Complaints
 from logagg.collector.flusher import Flusher
@@ -41,6 +42,7 @@ from logagg.collector.units import Address
 from logagg.protocols import elasticsearch
 from logagg.query.bodies import BODIES, Bodies
 from logagg.query.engine import Engine
+from logagg.query.grants import GUARD
 from logagg.query.http import make_app
 from logagg.query.routes_export import export_routes
 from logagg.query.routes_logs import log_routes
@@ -100,6 +102,7 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
         buffer = RingBuffer(settings.buffer_records, settings.waiting)
         metrics.watch(buffer)
         journaling = await _journaling(stack, folder, settings, store, metrics)
+        access = Access(store.tokens, folder, metrics, required=settings.auth_required)
         flusher = Flusher(
             buffer,
             store,
@@ -131,6 +134,8 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
         connected = asyncio.Event()
         if await _connect(store, settings.start_timeout.total_seconds(), journaling):
             connected.set()
+            with contextlib.suppress(StoreUnavailable):
+                await access.refresh()
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(flusher.run(), name="flusher"),
@@ -138,11 +143,13 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
                 group.create_task(_maintain(store, reloading, metrics, connected), name="maintenance"),
                 group.create_task(_keep_running(server), name="embedded PostgreSQL"),
                 group.create_task(watchdog(), name="watchdog"),
+                group.create_task(access.run(), name="access"),
             ]
             if journaling:
                 background.append(group.create_task(journaling.run(), name="journal"))
             async with AsyncExitStack() as listeners:
                 app = _application(settings, store, engine, flusher, intake, metrics, journaling)
+                app[GUARD] = access.admit
                 listening = await listen(
                     listeners, settings, Inherited.of(), tls.context if tls else None, intake, metrics, app
                 )

@@ -10,6 +10,7 @@ import polars as pl
 from aiohttp import web
 from pydantic import BaseModel, Field
 
+from logagg.collector.access import within
 from logagg.collector.intake import Intake
 from logagg.protocols import jsontext
 from logagg.protocols.clean import clean_text
@@ -19,6 +20,7 @@ from logagg.protocols.json_columns import decode_body
 from logagg.protocols.mapping import from_object
 from logagg.protocols.record import Decoded, Origin
 from logagg.query.bodies import BODIES
+from logagg.query.grants import grant_of
 from logagg.query.http import RAW, Route, reply
 from logagg.query.models import LogEntry, Seed1Log
 
@@ -85,7 +87,8 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
         raws = chain([request.get(RAW)], repeat(None))
         records = [from_object(log.as_object(), came, raw) for log, raw in zip(logs, raws, strict=False)]
         size = sum(len(record.message) + len(record.attributes or "") for record in records)
-        await intake.store(TRANSPORT, Decoded(records, []), size, idempotency_key(request))
+        decoded = within(Decoded(records, []), grant_of(request))
+        await intake.store(TRANSPORT, decoded, size, idempotency_key(request))
 
     async def ingest(request: web.Request, _: None, __: None) -> web.Response:
         decode = decode_msgpack_body if request.content_type in MSGPACK else decode_body
@@ -99,11 +102,12 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
             return tagged(decoded, tag) if tag else decoded, len(body)
 
         decoded, size = await request.app[BODIES].decode(request, take)
+        decoded = within(decoded, grant_of(request))
         await intake.store(TRANSPORT, decoded, size, idempotency_key(request))
         return reply({"accepted": len(decoded.records), "quarantined": len(decoded.rejects)})
 
     def route(path: str, summary: str, handler: Any, **more: Any) -> Route[Any, Any]:
-        return Route("POST", path, summary, "ingest", handler, statuses=_STATUSES, **more)
+        return Route("POST", path, summary, "ingest", handler, statuses=_STATUSES, scope="ingest", **more)
 
     batch = "Store many logs (seed 2)"
     return [

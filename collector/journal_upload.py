@@ -102,6 +102,7 @@ class Uploads:
                 summary,
                 "ingest",
                 self._take,
+                scope="ingest",
                 response=Uploaded,
                 consumes=("application/vnd.fdo.journal",),
                 statuses=_STATUSES,

@@ -60,6 +60,9 @@ class Metrics:
         self.connections_refused = self._counter(
             "connections_refused", "Connections closed at once: more than max_connections.", transport
         )
+        self.refused_requests = self._counter(
+            "requests_refused", "Requests without a token that may do it.", ("status",)
+        )
         self.handshake_failures = self._counter("tls_handshake_failures", "TLS handshakes that failed.", ())
         self.flush_seconds = Histogram(
             "logagg_flush_seconds", "Duration of one transaction.", buckets=_SECONDS, registry=self.registry

@@ -10,11 +10,13 @@ from typing import Any
 
 from aiohttp import web
 
+from logagg.collector.access import within
 from logagg.collector.ingest import idempotency_key
 from logagg.collector.intake import Intake
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
 from logagg.protocols.record import Origin
 from logagg.query.bodies import BODIES
+from logagg.query.grants import grant_of
 from logagg.query.http import RETRY_AFTER, Route
 from logagg.sinks.errors import StoreUnavailable
 
@@ -26,9 +28,12 @@ def push_routes(
     routes: list[Route[Any, Any]] = []
     for protocol in protocols:
         push = _Push(protocol, intake, environment)
-        routes += [Route(method, path, summary, "ingest", push.take) for method, path, summary in protocol.routes]
         routes += [
-            Route(method, path, "", "", push.asked(answer), hidden=True)
+            Route(method, path, summary, "ingest", push.take, scope="ingest", refuse=push.refuse)
+            for method, path, summary in protocol.routes
+        ]
+        routes += [
+            Route(method, path, "", "", push.asked(answer), hidden=True, refuse=push.refuse)
             for (method, path), answer in protocol.ask.items()
         ]
     return routes
@@ -84,9 +89,16 @@ class _Push:
             answer = self._protocol.refuse(503, str(error), headers)
             answer = answer._replace(headers={**answer.headers, "Retry-After": RETRY_AFTER})
         except web.HTTPException as error:
-            why = error.text if error.status == 413 else error.reason
-            answer = self._protocol.refuse(error.status, why or "", headers)
+            return self.refuse(request, error)
         return _response(answer)
+
+    def refuse(self, request: web.Request, error: web.HTTPException) -> web.Response:
+        """Say no in the form of the protocol."""
+        why = error.text if error.status == 413 else error.reason
+        response = _response(self._protocol.refuse(error.status, why or "", _headers(request)))
+        if "WWW-Authenticate" in error.headers:
+            response.headers["WWW-Authenticate"] = error.headers["WWW-Authenticate"]
+        return response
 
     async def _stored(self, request: web.Request, headers: Mapping[str, str]) -> Answer:
         transport = self._protocol.transport
@@ -96,7 +108,8 @@ class _Push:
             return self._protocol.take(_asked(request, headers, body), origin), len(body)
 
         taken, size = await request.app[BODIES].decode(request, take)
-        await self._intake.store(transport, taken.decoded, size, taken.key or idempotency_key(request))
+        decoded = within(taken.decoded, grant_of(request))
+        await self._intake.store(transport, decoded, size, taken.key or idempotency_key(request))
         return taken.answer
 
 

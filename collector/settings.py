@@ -4,22 +4,26 @@ A setting `http_listen` is the key `http_listen` of the TOML file and the enviro
 environment wins. Only `daemon.py`, `listening.py` and the command line read settings; other parts take plain values.
 """
 
-import os
-import re
-import tomllib
 from datetime import timedelta, tzinfo
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from logagg.collector.units import Address, Duration, Listen, format_duration
 
 PREFIX = "LOGAGG_"
 #: Variables with our prefix that are no settings of the daemon: the client's, the tests', and where the file is.
-NOT_SETTINGS = {"LOGAGG_CONFIG", "LOGAGG_URL", "LOGAGG_TOKEN", "LOGAGG_CA_FILE", "LOGAGG_TEST_DATABASE_URL"}
+NOT_SETTINGS = {
+    "LOGAGG_CONFIG",
+    "LOGAGG_URL",
+    "LOGAGG_TOKEN",
+    "LOGAGG_CA_FILE",
+    "LOGAGG_TEST_DATABASE_URL",
+    "LOGAGG_TEST_TIMES",
+}
 MIB = 1 << 20
 _OVER_UDP = {"syslog_udp_listen", "gelf_udp_listen"}
 _WITHOUT_ANSWERS = {"tcp_listen", "syslog_tcp_listen", "syslog_tls_listen", "syslog_udp_listen"}
@@ -101,6 +105,10 @@ class Settings(BaseSettings):
     )
     syslog_zone: Zone = Field(
         ZoneInfo("UTC"), description="Time zone of syslog times that name none, such as Europe/Berlin."
+    )
+
+    auth_required: bool = Field(
+        False, description="Whether every request over HTTP needs a token; without, from the first token on."
     )
 
     tls_certificate: Path | None = Field(
@@ -253,92 +261,3 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return env_settings, init_settings
-
-
-class Effective(NamedTuple):
-    """One setting as it stands."""
-
-    name: str
-    #: As it would be written in the TOML file; empty for unset or off.
-    value: str
-    #: `default`, the file, or the environment variable.
-    place: str
-    description: str
-
-
-def config_path(given: Path | None) -> Path | None:
-    """Return the settings file: the one given, else `LOGAGG_CONFIG`, else none."""
-    named = os.environ.get("LOGAGG_CONFIG")
-    return given or (Path(named) if named else None)
-
-
-def load_settings(given: Path | None = None) -> Settings:
-    """Read the settings from the file (given or `LOGAGG_CONFIG`) and the environment.
-
-    Raises SettingsError with a line for each error, each with its place.
-    """
-    path = config_path(given)
-    values = _read_toml(path) if path else {}
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise SettingsError("\n".join(_error_lines(error, path))) from None
-
-
-def effective(settings: Settings, given: Path | None = None) -> list[Effective]:
-    """Return every setting with its value and the place it was read from, in the order of declaration."""
-    path = config_path(given)
-    in_file = _read_toml(path) if path else {}
-    texts = settings.model_dump()  # durations, addresses and zones as text
-    return [
-        Effective(
-            name, _text(getattr(settings, name), texts[name]), _place(name, in_file, path), field.description or ""
-        )
-        for name, field in Settings.model_fields.items()
-    ]
-
-
-def unknown_variables() -> list[str]:
-    """Return the variables of the environment that have our prefix and are no setting: likely typing errors."""
-    known = NOT_SETTINGS | {PREFIX + name.upper() for name in Settings.model_fields}
-    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from None
-
-
-def _error_lines(error: ValidationError, path: Path | None) -> list[str]:
-    in_file = _read_toml(path) if path else {}
-    lines = []
-    for each in error.errors(include_url=False):
-        name = str(each["loc"][0]) if each["loc"] else ""
-        message = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "extra_forbidden":
-            message = "unknown setting"
-        place = _place(name, in_file, path) if name else str(path or "environment")
-        lines.append(f"{place}: {name}: {message}" if name else f"{place}: {message}")
-    return lines
-
-
-def _place(name: str, in_file: dict[str, Any], path: Path | None) -> str:
-    variable = PREFIX + name.upper()
-    if variable in os.environ:
-        return variable
-    if path is None or name not in in_file:
-        return "default"
-    text = path.read_text(encoding="utf-8")
-    found = re.search(rf"^\s*\[?\s*[\"']?{re.escape(name)}\b", text, re.MULTILINE)
-    return f"{path}:{text.count(chr(10), 0, found.end()) + 1}" if found else str(path)
-
-
-def _text(value: object, dumped: object) -> str:
-    if isinstance(value, ByteSize):
-        return value.human_readable()
-    # A password belongs neither on a screen nor into a log.
-    return "" if dumped is None else re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", str(dumped))

@@ -5,7 +5,6 @@ A bin of time is one more key of a group: its first microsecond since 1970, unti
 
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -72,8 +71,8 @@ async def aggregate(
     plan, batches = await question.plan(asked)
     found = _Part(_NO_COUNTS)
     if wanted.number is None:
-        found, batches = await _known(question, plan, batches, wanted)
-        _refuse_many(found, wanted, max_groups)
+        found, batches = await _known(question, plan, batches, wanted, max_groups)
+        _refuse_many(found.counts, wanted, max_groups)
 
     def part_of(frame: pl.DataFrame) -> _Part:
         keys = _keys(frame, wanted)
@@ -85,17 +84,17 @@ async def aggregate(
     def take(part: _Part) -> None:
         nonlocal found
         found = _added(found, part, wanted.keys)
-        _refuse_many(found, wanted, max_groups)
+        _refuse_many(found.counts, wanted, max_groups)
 
     await question.each(plan, batches, work, take)
     return Groups(await question.run(_rows, found, wanted, limit), question.stats)
 
 
-def _refuse_many(found: _Part, wanted: _Asked, max_groups: int) -> None:
-    if found.counts.height > max_groups:
+def _refuse_many(counts: pl.DataFrame, wanted: _Asked, max_groups: int) -> None:
+    if counts.height > max_groups:
         names = ", ".join([*wanted.fields, *([f"bins of {wanted.width / 1e6:g} s"] if wanted.width else [])])
         raise QueryLimit(f"more than {max_groups} different values of {names}; count by less, or ask for less")
-    refuse_large(int(found.counts.estimated_size()), f"{found.counts.height} groups")
+    refuse_large(int(counts.estimated_size()), f"{counts.height} groups")
 
 
 def _asked(by: Sequence[str], of: str | None, interval: timedelta | None) -> _Asked:
@@ -119,7 +118,7 @@ def _number_field(of: str) -> Field:
 
 
 async def _known(
-    question: Question, plan: Plan, batches: Sequence[BatchInfo], wanted: _Asked
+    question: Question, plan: Plan, batches: Sequence[BatchInfo], wanted: _Asked, max_groups: int
 ) -> tuple[_Part, Sequence[BatchInfo]]:
     """Return the counts that need no reading, and the batches that do."""
     fields = wanted.fields.values()
@@ -130,9 +129,13 @@ async def _known(
         left: Sequence[BatchInfo] = [batch for batch in batches if batch.batch not in known]
     elif (wanted.width or 0) % MINUTE == 0 and all(not f.attribute and column_of(f) in COLUMNS for f in fields):
         columns = {name: column_of(field) for name, field in wanted.fields.items()}
-        parts, left = await summaries.summed(
-            question, plan, batches, partial(Table.by_columns, names=columns, step=wanted.width)
-        )
+
+        def counted(table: Table) -> pl.DataFrame:
+            part = table.by_columns(names=columns, step=wanted.width)
+            _refuse_many(part, wanted, max_groups)  # before there are parts of many batches
+            return part
+
+        parts, left = await summaries.summed(question, plan, batches, counted)
         counts = pl.concat(parts).group_by(wanted.keys).agg(pl.col(COUNT).sum()) if len(parts) > 1 else parts[0]
     else:
         return _Part(_NO_COUNTS), batches

@@ -28,6 +28,8 @@ class Filter:
     source: str | None = None
     #: Words that must all stand in the record, in any order; no syntax.
     words: str | None = None
+    #: Columns, and the only values that they may have, whatever else is asked.
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(slots=True)

@@ -24,22 +24,24 @@ async def by_id(question: Question, id_: int) -> dict[str, Any] | None:
     return None if frame is None or not frame.height else to_records(frame)[0]
 
 
-async def context(question: Question, id_: int, before: int, after: int) -> Context | None:
+async def context(question: Question, id_: int, before: int, after: int, among: Filter) -> Context | None:
     """Answer `Engine.context`."""
     record = await by_id(question, id_)
     if record is None:
         return None
-    older = await _neighbours(question, record, "newest", before)
-    newer = await _neighbours(question, record, "oldest", after)
+    older = await _neighbours(question, record, "newest", before, among)
+    newer = await _neighbours(question, record, "oldest", after, among)
     return Context(older[::-1], record, newer, question.stats)
 
 
-async def _neighbours(question: Question, record: dict[str, Any], order: Order, limit: int) -> list[dict[str, Any]]:
+async def _neighbours(
+    question: Question, record: dict[str, Any], order: Order, limit: int, among: Filter
+) -> list[dict[str, Any]]:
     """Return those that come behind a record in this order, the nearest first."""
     if not limit:
         return []
     cursor = Cursor(order, record["timestamp"], record["id"])
-    plan, batches = await question.plan(Filter(), cursor.bound, *(_same(name, record[name]) for name in SAME))
+    plan, batches = await question.plan(among, cursor.bound, *(_same(name, record[name]) for name in SAME))
     top = await first_records(question, plan, batches, limit, order, cursor)
     return await completed(question, top, batches)
 

@@ -120,10 +120,15 @@ class Engine:
         async with self._question() as question:
             return await context.by_id(question, id_)
 
-    async def context(self, id_: int, *, before: int, after: int) -> Context | None:
-        """Return the record with this id, and so many before and after it of the same host, service and source."""
+    async def context(
+        self, id_: int, *, before: int, after: int, only: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    ) -> Context | None:
+        """Return the record with this id, and so many before and after it of the same host, service and source.
+
+        `only` is that of a `Filter` for those around it.
+        """
         async with self._question() as question:
-            return await context.context(question, id_, before, after)
+            return await context.context(question, id_, before, after, Filter(only=only))
 
     async def aggregate(
         self,

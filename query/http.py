@@ -22,6 +22,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from logagg.protocols import jsontext
 from logagg.query.bodies import BODIES
 from logagg.query.errors import QueryError, QueryLimit
+from logagg.query.grants import ANY, GRANT, GUARD
 from logagg.sinks.errors import StoreUnavailable
 
 Query = TypeVar("Query")
@@ -74,6 +75,10 @@ class Route(Generic[Query, Body]):
     also: Mapping[int, str] = field(default_factory=dict)
     #: Left out of the document: pages for people.
     hidden: bool = False
+    #: What a token must be for: a scope of `sinks.tokens`, `grants.ANY` or `grants.OPEN`.
+    scope: str = ANY
+    #: Says no to who is not let in, in a form of its own; by default as all refusals are.
+    refuse: Callable[[web.Request, web.HTTPException], web.Response] | None = None
 
     @cached_property
     def query_adapter(self) -> TypeAdapter[Query] | None:
@@ -87,6 +92,13 @@ class Route(Generic[Query, Body]):
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Check the request, and answer it. Raises Unfit, and what the handler raises."""
+        if guard := request.app.get(GUARD):
+            try:
+                request[GRANT] = guard(request, self.scope)
+            except web.HTTPException as error:
+                if self.refuse:
+                    return self.refuse(request, error)
+                raise
         # Of a parameter given twice the last counts, as in FastAPI.
         asked = {name: value for name, value in request.query.items()}  # noqa: C416  # dict() would take the first
         query = check(self.query_adapter, asked, "query") if self.query_adapter else None

@@ -22,8 +22,10 @@ from typing import NamedTuple, NoReturn, cast
 from logagg.protocols.levels import severity_of
 from logagg.protocols.record import LEVELS
 from logagg.protocols.times import to_datetime
+from logagg.query import hints
 from logagg.query.errors import QueryError
 from logagg.query.syntax import (
+    FOREIGN,
     LEVEL,
     MESSAGE,
     NAME,
@@ -61,8 +63,6 @@ _REGEX = re.compile(r"/((?:[^/\\]|\\.)*)/(i?)", re.DOTALL)
 _KEYWORD = re.compile(r'(and|or|not)(?=[\s()"]|$)', re.IGNORECASE)
 #: `::` and `://` are no operators: `std::io` and `https://example.com` are text.
 _OPERATOR = re.compile(r"!=|<=|>=|[=<>]|:(?!:|//)")
-#: No value begins so without quotes: other languages write `:>=`, `==` and `=>`.
-_SIGN = re.compile(r"[<>=]")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)|(\*)", re.DOTALL)
 _ESCAPED = {'"': '"', "\\": "\\", "*": "*", "/": "/", "n": "\n", "r": "\r", "t": "\t"}
 
@@ -163,8 +163,12 @@ class _Parser:
         name = NAME.match(self.text, start)
         operator = _OPERATOR.match(self.text, name.end()) if name else None
         if name and operator:
+            if hint := FOREIGN.get(name[0]):
+                self._fail(f'{name[0]} is no field here; {hint}; the attribute is "{name[0]}", in quotes', start)
             self.at = operator.end()
             return self._condition(field_of(name[0]), operator[0])
+        if foreign := hints.of_term(self.text, start):
+            self._fail(f'"{foreign.sign}" means nothing outside quotes; {foreign.hint}', foreign.position)
         value = self._quoted() if following == '"' else self._bare()
         operator = _OPERATOR.match(self.text, self.at) if following == '"' else None
         if operator:
@@ -192,15 +196,17 @@ class _Parser:
             if not _is_text(field):
                 self._fail(f"{field} is not text; a regular expression cannot match it", start)
             return self._regex(field)
-        if operator in (":", "=") and _SIGN.match(self.text, start):
-            hint = "comparisons are = != < <= > >=; quote a value that begins so"
-            self._fail(f'expected a value right after "{field}{operator}"; {hint}', start)
+        if operator in (":", "=", "!=") and (foreign := hints.of_value(self.text, start)):
+            hint = f"{foreign.hint}; quote such a value"
+            self._fail(f'expected a value right after "{field}{operator}"; {hint}', foreign.position)
         if following == '"':
             value = self._quoted()
         elif _BARE.match(self.text, start):
             value = self._bare()
         else:
             self._fail(f'expected a value right after "{field}{operator}"', start)
+        if self.text.startswith("(", self.at):
+            self._fail(f'expected a space before "("; one of several values is ({field}:a or {field}:b)', self.at)
         self._end_of_term()
         if operator in (":", "=", "!=") and value.plain and not "".join(value.parts):
             node: Node = Exists(field)

@@ -9,7 +9,7 @@ from logagg.query.answers import Filter, Stats
 from logagg.query.errors import QueryError
 from logagg.query.evaluate import columns_needed
 from logagg.query.language import MAX_QUERY, parse
-from logagg.query.syntax import NOTHING, Compare, Equal, Field, Node, Phrase, all_of, conjuncts
+from logagg.query.syntax import NOTHING, Compare, Equal, Field, Node, Phrase, all_of, any_of, conjuncts
 from logagg.query.text import words_of
 from logagg.query.words import words_in, words_needed
 from logagg.sinks.store import BatchInfo
@@ -95,7 +95,9 @@ def plan_for(asked: Filter, *more: Node) -> Plan:
 
 def _conditions(asked: Filter) -> list[Node]:
     """Return the filter as conditions of the language."""
-    conditions: list[Node] = []
+    conditions: list[Node] = [
+        any_of([Equal(Field(name, False), (value,)) for value in values]) for name, values in asked.only
+    ]
     if asked.start is not None:
         conditions.append(Compare(TIMESTAMP, ">=", _utc(asked.start, "start")))
     if asked.end is not None:

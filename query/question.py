@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any, TypeVar, TypeVarTuple
 
 import polars as pl
@@ -34,6 +35,9 @@ _RARE = 4
 #: Batches whose summaries are joined, some 2,000 rows of 28 bytes each: those of neighbouring numbers, so that the same
 #: tables serve the next question.
 SUMMED_AT_ONCE = 512
+
+#: The ends of the calendar bound nothing, and must not: asyncpg stores them as infinities, which lie beyond.
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 #: All columns that records are read with.
 RECORD = tuple(SCHEMA)
@@ -83,7 +87,9 @@ class Question:
     async def plan(self, asked: Filter, *more: Node) -> tuple[Plan, Sequence[BatchInfo]]:
         """Return the plan of a filter, and the batches that may hold a match; their filters are not asked yet."""
         plan = await self.run(plan_for, asked, *more)
-        return plan, plan.choose(await self._store.batches(plan.start, plan.end), self.stats)
+        start = None if plan.start == _FIRST else plan.start
+        end = None if plan.end == _LAST else plan.end
+        return plan, plan.choose(await self._store.batches(start, end), self.stats)
 
     async def batch(self, number: int) -> BatchInfo | None:
         """Return the batch with this number; None when there is none, or not any more."""

@@ -43,6 +43,7 @@ def export_routes(store: Store) -> Sequence[Route[Any, Any]]:
             " export that is not whole", "reading", _Export(Exporter(store)).export,
             query=ExportQuery, produces=[form.media_type for form in FORMS.values()],
             statuses={400: "An argument that makes no sense.", 503: "Too many exports, or the store is away."},
+            scope="query",
         )
     ]  # fmt: skip
 
@@ -62,7 +63,7 @@ class _Export:
         response.headers["Content-Disposition"] = f'attachment; filename="logagg.{query.format}"'
         if request.method == "HEAD":
             return response
-        async with self._exporter.records(to_filter(query)) as frames:
+        async with self._exporter.records(to_filter(request, query)) as frames:
             try:
                 async with aclosing(_document(form, frames)) as document:
                     async for data in document:

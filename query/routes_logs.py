@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,8 @@ from aiohttp import web
 from logagg.protocols.record import NOTE
 from logagg.query.answers import Filter, Pattern, Stats
 from logagg.query.engine import Engine
+from logagg.query.grants import grant_of
+from logagg.query.hangup import while_wanted
 from logagg.query.http import Route, reply
 from logagg.query.kinds import ago
 from logagg.query.models import (
@@ -50,51 +53,52 @@ _NAMED = 10
 def log_routes(engine: Engine) -> Sequence[Route[Any, Any]]:
     """Return the routes that read records from the engine."""
     logs = _Logs(engine)
-    tag = "reading"
-    return [
+    tag, scope = "reading", "query"
+    routes: Sequence[Route[Any, Any]] = [
         Route(
             "GET", "/logs", "Records, newest first; a Link header leads to the next page", tag, logs.list,
-            query=LogsQuery, response=list[LogRecord], statuses=_REFUSALS,
+            query=LogsQuery, response=list[LogRecord], statuses=_REFUSALS, scope=scope,
         ),
         Route(
             "GET", "/logs/search", "A page of records and how many there are", tag, logs.search_by_url,
-            query=SearchQuery, response=SearchAnswer, statuses=_REFUSALS,
+            query=SearchQuery, response=SearchAnswer, statuses=_REFUSALS, scope=scope,
         ),
         Route(
             "POST", "/logs/search", "A page of records and how many there are", tag, logs.search_by_body,
-            body=SearchBody, response=SearchAnswer, statuses=_REFUSALS,
+            body=SearchBody, response=SearchAnswer, statuses=_REFUSALS, scope=scope,
         ),
         Route(
             "GET", "/logs/aggregations", "How many records, by any columns, most first", tag, logs.aggregations,
-            query=AggregationsQuery, response=list[Count], statuses=_REFUSALS,
+            query=AggregationsQuery, response=list[Count], statuses=_REFUSALS, scope=scope,
         ),
         Route(
             "GET", "/logs/histogram", "How many records of each level over time", tag, logs.histogram,
-            query=HistogramQuery, response=HistogramAnswer, statuses=_REFUSALS,
+            query=HistogramQuery, response=HistogramAnswer, statuses=_REFUSALS, scope=scope,
         ),
         Route(
             "GET", "/logs/patterns", "Templates of messages, most frequent first: of ERROR and worse, unless q, level,"
             " search, start_time or end_time ask otherwise", tag, logs.patterns,
-            query=PatternsQuery, response=list[PatternAnswer], statuses=_REFUSALS,
+            query=PatternsQuery, response=list[PatternAnswer], statuses=_REFUSALS, scope=scope,
         ),
         Route(
             "GET", "/logs/patterns/members", "Which record is of which pattern: an object with id and pattern a line,"
             " newest first, of all levels and times unless filtered; a last line says what is incomplete, if any is",
-            tag, logs.members, query=Filters, produces=["application/x-ndjson"], statuses=_REFUSALS,
+            tag, logs.members, query=Filters, produces=["application/x-ndjson"], statuses=_REFUSALS, scope=scope,
         ),
         Route(
             "GET", _RECORD, "The record with this id", tag, logs.record,
-            response=LogRecord, statuses=_REFUSALS | _NO_RECORD,
+            response=LogRecord, statuses=_REFUSALS | _NO_RECORD, scope=scope,
         ),
         Route(
             "GET", f"{_RECORD}/context", "A record, and those before and after it of the same host, service and source",
-            tag, logs.context, query=ContextQuery, response=ContextAnswer, statuses=_REFUSALS | _NO_RECORD,
+            tag, logs.context, query=ContextQuery, response=ContextAnswer, statuses=_REFUSALS | _NO_RECORD, scope=scope,
         ),
     ]  # fmt: skip
+    return [replace(route, handler=while_wanted(route.handler)) for route in routes]
 
 
-def to_filter(asked: Filters, **changes: Any) -> Filter:
-    """Return what the engine takes for the filters of a request."""
+def to_filter(request: web.Request, asked: Filters, **changes: Any) -> Filter:
+    """Return what the engine takes for the filters of a request, within what it may read."""
     words = " ".join(filter(None, (asked.search, getattr(asked, "query", None))))
     given = {
         "start": asked.start_time,
@@ -106,6 +110,7 @@ def to_filter(asked: Filters, **changes: Any) -> Filter:
         "environment": asked.environment,
         "source": asked.source,
         "words": words or None,
+        "only": grant_of(request).only,
     }
     return Filter(**(given | changes))
 
@@ -117,31 +122,34 @@ class _Logs:
         self._engine = engine
 
     async def list(self, request: web.Request, query: LogsQuery, body: None) -> web.Response:
-        found = await self._engine.search(to_filter(query), limit=query.limit, cursor=query.cursor, order=query.order)
+        found = await self._engine.search(
+            to_filter(request, query), limit=query.limit, cursor=query.cursor, order=query.order
+        )
         return reply(found.records, headers=_next(request, found.cursor) | _headers(query, found.stats))
 
     async def record(self, request: web.Request, query: None, body: None) -> web.Response:
         found = await self._engine.record(_id(request))
-        if found is None:
+        if found is None or not grant_of(request).holds(found):
             raise _no_record(request)
         return reply(found)
 
     async def context(self, request: web.Request, query: ContextQuery, body: None) -> web.Response:
-        found = await self._engine.context(_id(request), before=query.before, after=query.after)
-        if found is None:
+        grant = grant_of(request)
+        found = await self._engine.context(_id(request), before=query.before, after=query.after, only=grant.only)
+        if found is None or not grant.holds(found.record):
             raise _no_record(request)
         answer = {"before": found.before, "record": found.record, "after": found.after}
         return reply(answer | _besides(query, found.stats), headers=_headers(query, found.stats))
 
     async def search_by_url(self, request: web.Request, query: SearchQuery, body: None) -> web.Response:
-        return await self._search(query)
+        return await self._search(request, query)
 
     async def search_by_body(self, request: web.Request, query: None, body: SearchBody) -> web.Response:
-        return await self._search(body)
+        return await self._search(request, body)
 
-    async def _search(self, asked: SearchQuery | SearchBody) -> web.Response:
+    async def _search(self, request: web.Request, asked: SearchQuery | SearchBody) -> web.Response:
         began = time.perf_counter()
-        found = await self._engine.search(to_filter(asked), limit=asked.limit, offset=asked.offset, count=True)
+        found = await self._engine.search(to_filter(request, asked), limit=asked.limit, offset=asked.offset, count=True)
         logs = [_entry(record) for record in found.records]
         took = round((time.perf_counter() - began) * 1000, 3)
         answer = {"logs": logs, "total_count": found.total, "took_ms": took}
@@ -149,12 +157,12 @@ class _Logs:
 
     async def aggregations(self, request: web.Request, query: AggregationsQuery, body: None) -> web.Response:
         found = await self._engine.aggregate(
-            to_filter(query), query.names, query.of, interval=query.interval, limit=query.limit
+            to_filter(request, query), query.names, query.of, interval=query.interval, limit=query.limit
         )
         return reply(found.rows, headers=_headers(query, found.stats))
 
     async def histogram(self, request: web.Request, query: HistogramQuery, body: None) -> web.Response:
-        found = await self._engine.histogram(to_filter(query), interval=query.interval)
+        found = await self._engine.histogram(to_filter(request, query), interval=query.interval)
         bins = [{"start": each.start, "total": each.count, "levels": each.levels} for each in found.bins]
         end = found.bins[-1].start + found.interval if found.bins else None
         return reply(
@@ -174,13 +182,13 @@ class _Logs:
     async def patterns(self, request: web.Request, query: PatternsQuery, body: None) -> web.Response:
         end = query.end_time or datetime.now(UTC)
         since = query.since(end)
-        found = await self._engine.patterns(_window(query, end), limit=query.limit, new_since=since)
+        found = await self._engine.patterns(_window(request, query, end), limit=query.limit, new_since=since)
         left_out = [f"only the newest {found.messages} messages were looked at"] if found.cut else []
         answer = [_pattern(each, compared=since is not None) for each in found.patterns]
         return reply(answer, headers=_headers(query, found.stats, left_out))
 
     async def members(self, request: web.Request, query: Filters, body: None) -> web.StreamResponse:
-        found = await self._engine.members(to_filter(query))
+        found = await self._engine.members(to_filter(request, query))
         response = web.StreamResponse(headers=_headers(query, found.stats))
         response.content_type = "application/x-ndjson"
         await response.prepare(request)
@@ -242,11 +250,11 @@ def _metadata(attributes: dict[str, Any]) -> dict[str, Any] | None:
     return attributes or None
 
 
-def _window(query: PatternsQuery, end: datetime) -> Filter:
+def _window(request: web.Request, query: PatternsQuery, end: datetime) -> Filter:
     """Return the filter of a question for patterns: by default, ERROR and worse of the last hours."""
     start = query.start_time or ago(end, timedelta(hours=query.hours))
     widened = query.q or query.search or query.level or query.start_time or query.end_time
-    return to_filter(query, start=start, q=query.q if widened else _SERIOUS)
+    return to_filter(request, query, start=start, q=query.q if widened else _SERIOUS)
 
 
 def _pattern(found: Pattern, *, compared: bool) -> dict[str, Any]:

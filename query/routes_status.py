@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from logagg.query.grants import OPEN
 from logagg.query.http import Route, dumps, preferred, reply
 from logagg.query.models import Alive, Health, Ready, Running
 from logagg.query.openapi import document
@@ -54,14 +55,14 @@ def status_routes(store: Store, status: Status, registry: CollectorRegistry) -> 
             "GET", "/health", "Whether records can be stored", tag, about.health,
             response=Health, also={503: "Nothing can be stored."},
         ),
-        Route("GET", "/healthz", "Whether the service runs", tag, about.alive, response=Ready),
+        Route("GET", "/healthz", "Whether the service runs", tag, about.alive, response=Ready, scope=OPEN),
         Route(
             "GET", "/readyz", "Whether the store answers", tag, about.ready,
-            response=Ready, also={503: "The store does not answer."},
+            response=Ready, also={503: "The store does not answer."}, scope=OPEN,
         ),
         Route(
             "GET", "/metrics", "Metrics for Prometheus; as JSON for who asks for that", tag, about.metrics,
-            produces=("text/plain", "application/openmetrics-text"), response=Running,
+            produces=("text/plain", "application/openmetrics-text"), response=Running, scope="admin",
         ),
     ]  # fmt: skip
 

@@ -35,7 +35,7 @@ def tail_routes(tails: Tails) -> Sequence[Route[Any, Any]]:
         Route(
             "GET", "/logs/tail", "Records as they are committed: server-sent events, which go on behind Last-Event-ID",
             "reading", _Tail(tails).tail, query=TailQuery, produces=["text/event-stream"],
-            statuses={400: "An argument that makes no sense.", 503: "Too many tails."},
+            statuses={400: "An argument that makes no sense.", 503: "Too many tails."}, scope="query",
         )
     ]  # fmt: skip
 
@@ -54,7 +54,7 @@ class _Tail:
             return response
         resume = request.headers.get("Last-Event-ID") or query.last_event_id or None
         try:
-            async with self._tails.tail(to_filter(query), resume=resume, backlog=query.backlog) as events:
+            async with self._tails.tail(to_filter(request, query), resume=resume, backlog=query.backlog) as events:
                 await response.prepare(request)
                 async for data in events:
                     await _write(request, response, data)

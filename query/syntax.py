@@ -24,6 +24,14 @@ ATTRIBUTES = "attributes."
 NAME = re.compile(r"(?:[^\W\d]|@)[\w.@$/-]*")
 KEYWORDS = frozenset({"and", "or", "not"})
 
+#: Fields of other languages, and what is written here. An attribute of such a name is asked for in quotes.
+FOREIGN = {
+    "_msg": "the message is searched by message:word, or the word alone",
+    "_time": "a time is timestamp>=2026-11-20T10:00",
+    "_stream": "fields are terms like words: host=a service=b",
+    "_exists_": "a field that is there is field:*",
+}
+
 Operator = Literal["=", "<", "<=", ">", ">="]
 #: What fields are compared with: a number, a time, or the name of a level as in `LEVELS`.
 Value = int | Decimal | datetime | str
@@ -44,7 +52,7 @@ class Field(NamedTuple):
         name = self.name
         if name in COLUMNS or name.startswith(ATTRIBUTES):
             name = ATTRIBUTES + name
-        return name if NAME.fullmatch(name) else quote(name)
+        return name if NAME.fullmatch(name) and name not in FOREIGN else quote(name)
 
 
 #: The one field in which words are searched for.

@@ -24,6 +24,7 @@ from logagg.sinks.keys import Keys
 from logagg.sinks.owners import Owner
 from logagg.sinks.packed import PackedReader
 from logagg.sinks.packer import Packer
+from logagg.sinks.tokens import Tokens
 from logagg.sinks.upkeep import Maintenance, Upkeep
 from logagg.sinks.writing import BatchLost, Doubt, Place, Repeated, Sifted, columns_of, nothing, outcome, put
 
@@ -75,6 +76,7 @@ class Store:
         self._connections = Connections(url, connections)
         self._owner = Owner(self._connections.one)
         self.keys = Keys(self._connections)
+        self.tokens = Tokens(self._connections)
         self._bounds = Bounds(batch_records, batch_bytes, batch_age.total_seconds())
         self._turn = asyncio.Lock()  # fair: ids follow the order of the calls
         self._current: OpenBatch | None = None

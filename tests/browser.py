@@ -11,10 +11,11 @@ import re
 import shutil
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from subprocess import Popen
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -34,8 +35,8 @@ expect.set_options(timeout=PATIENCE)
 
 
 @contextmanager
-def service(postgres_url: str) -> Iterator[str]:
-    """Run a daemon with an empty store; its address."""
+def database(postgres_url: str) -> Iterator[str]:
+    """Make an empty database; its address."""
     name = f"logagg_page_{uuid4().hex[:12]}"
 
     async def statement(text: str) -> None:
@@ -48,14 +49,26 @@ def service(postgres_url: str) -> Iterator[str]:
             thread.submit(asyncio.run, statement(text)).result()
 
     execute(f"create database {name}")
-    port = free_port()
-    database = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
     try:
-        with process(database_url=database, http_listen=f"127.0.0.1:{port}"):
-            wait_ready(port)
-            yield f"http://127.0.0.1:{port}"
+        yield urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
     finally:
         execute(f"drop database {name} with (force)")
+
+
+@contextmanager
+def running(database_url: str, port: int) -> Iterator[Popen[str]]:
+    """Run a daemon on this database, with its page at this port; its process."""
+    with process(database_url=database_url, http_listen=f"127.0.0.1:{port}") as daemon:
+        wait_ready(port)
+        yield daemon
+
+
+@contextmanager
+def service(postgres_url: str) -> Iterator[str]:
+    """Run a daemon with an empty store; its address."""
+    port = free_port()
+    with database(postgres_url) as url, running(url, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 class Site:
@@ -152,3 +165,14 @@ def new_site(postgres_url: str, browser: Browser) -> Iterator[Site]:
     """The page of a daemon of its own, without records."""
     with service(postgres_url) as url, window(url, browser) as site:
         yield site
+
+
+Run = Callable[[], AbstractContextManager[Popen[str]]]
+
+
+@pytest.fixture
+def absent_site(postgres_url: str, browser: Browser) -> Iterator[tuple[Site, Run]]:
+    """The page of a daemon that is not there yet, and what runs it: again and again, with the same store."""
+    port = free_port()
+    with database(postgres_url) as url, window(f"http://127.0.0.1:{port}", browser) as site:
+        yield site, lambda: running(url, port)

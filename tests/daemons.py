@@ -10,9 +10,10 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from logagg.collector.config import load_settings
 from logagg.collector.daemon import run
 from logagg.collector.reload import Reloading
-from logagg.collector.settings import Settings, load_settings
+from logagg.collector.settings import Settings
 from logagg.collector.units import Address
 
 

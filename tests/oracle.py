@@ -88,11 +88,11 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(names), inner, max_size=2),
     max_leaves=4,
 )
-#: Not the very first and last microsecond of the calendar: asyncpg writes those as infinity.
+MINUTE = timedelta(minutes=1)
 moments = st.sampled_from([
-    NOON, NOON + timedelta(microseconds=1), NOON + timedelta(minutes=1), NOON - timedelta(days=1),
-    datetime(1, 1, 1, 0, 0, 0, 1, UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, UTC),
-    datetime(9999, 12, 31, tzinfo=UTC),
+    NOON, NOON + timedelta(microseconds=1), NOON + MINUTE - timedelta(microseconds=1), NOON + MINUTE,
+    NOON + 1.5 * MINUTE, NOON + 60 * MINUTE, NOON - timedelta(days=1), datetime(1969, 12, 31, 23, 59, 59, 999999, UTC),
+    datetime(9999, 12, 31, tzinfo=UTC), datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC),
 ])  # fmt: skip
 rows = st.fixed_dictionaries({
     "timestamp": moments,
@@ -243,8 +243,8 @@ def expressions(draw: st.DrawFn) -> Asked:
 
 
 @st.composite
-def exact(draw: st.DrawFn) -> Asked:
-    field = draw(fields(TEXTS))
+def exact(draw: st.DrawFn, places: st.SearchStrategy[Place] = fields(TEXTS)) -> Asked:  # noqa: B008 - never changes
+    field = draw(places)
     value = draw(texts | numbers | st.sampled_from(["api", "API", "pay-api", "true", "0af7", "test", "007"]))
     cut = draw(st.integers(0, len(value)))
     parts = draw(st.sampled_from([[value], [value], [value[:cut], value[cut:]], [value[:cut], ""], ["", value[cut:]]]))
@@ -258,8 +258,8 @@ def exact(draw: st.DrawFn) -> Asked:
 
 
 @st.composite
-def exists(draw: st.DrawFn) -> Asked:
-    field, sign = draw(fields(COLUMNS)), draw(st.sampled_from([":", "=", "!="]))
+def exists(draw: st.DrawFn, places: st.SearchStrategy[Place] = fields(COLUMNS)) -> Asked:  # noqa: B008 - the same
+    field, sign = draw(places), draw(st.sampled_from([":", "=", "!="]))
     return Asked(f"{field.text}{sign}*", lambda row: (field.value_of(row) is not None) != (sign == "!="))
 
 
@@ -346,15 +346,22 @@ def joined(parts: list[Asked], word: str, bond: int) -> Asked:
     return Asked(word.join(held(part, bond) for part in parts), lambda row: every(p.meaning(row) for p in parts), bond)
 
 
-questions = st.recursive(
-    terms,
-    lambda inner: st.one_of(
-        st.builds(negated, inner, st.sampled_from(["-", "not ", "NOT "])),
-        st.builds(
-            joined, st.lists(inner, min_size=2, max_size=3), st.sampled_from([" ", " and ", "  AND\n"]), st.just(1)
+def joins(terms: st.SearchStrategy[Asked]) -> st.SearchStrategy[Asked]:
+    return st.recursive(
+        terms,
+        lambda inner: st.one_of(
+            st.builds(negated, inner, st.sampled_from(["-", "not ", "NOT "])),
+            st.builds(
+                joined, st.lists(inner, min_size=2, max_size=3), st.sampled_from([" ", " and ", "  AND\n"]), st.just(1)
+            ),
+            st.builds(joined, st.lists(inner, min_size=2, max_size=3), st.sampled_from([" or ", "\tOR "]), st.just(0)),
+            inner.map(lambda part: Asked(f"( {part.text})", part.meaning)),
         ),
-        st.builds(joined, st.lists(inner, min_size=2, max_size=3), st.sampled_from([" or ", "\tOR "]), st.just(0)),
-        inner.map(lambda part: Asked(f"( {part.text})", part.meaning)),
-    ),
-    max_leaves=5,
-)
+        max_leaves=5,
+    )
+
+
+#: What looks at nothing that a summary does not know.
+summed = st.sampled_from(["service", "environment"]).map(column)
+summable = joins(exact(summed) | exists(summed) | levels() | levels() | everything)
+questions = joins(terms)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from logagg.collector.settings import load_settings
+from logagg.collector.config import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import pytest
 
 if TYPE_CHECKING:
-    from logagg.tests.daemons import RunningDaemon
+    from pathlib import Path
+
+    from logagg.tests.daemons import RunningDaemon, Starter
 
 LINES = [
     {"timestamp": "2026-11-20T10:00:00.5Z", "level": "INFO", "service": "web", "message": "GET /a 200", "ms": 12},
@@ -24,9 +28,9 @@ LINES = [
 ]  # fmt: skip
 
 
-async def logagg(daemon: RunningDaemon, *args: str, stdin: bytes = b"") -> tuple[int, str, str]:
+async def logagg(daemon: RunningDaemon, *args: str, stdin: bytes = b"", scheme: str = "http") -> tuple[int, str, str]:
     """Run the program; return its exit code, standard output and standard error."""
-    command = [sys.executable, "-m", "logagg.cli", *args, "--url", f"http://{daemon.listening['http_listen']}"]
+    command = [sys.executable, "-m", "logagg.cli", *args, "--url", f"{scheme}://{daemon.listening['http_listen']}"]
     done = await asyncio.to_thread(subprocess.run, command, input=stdin, capture_output=True, check=False)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
@@ -113,3 +117,96 @@ async def test_bytes_that_are_not_utf_8_are_kept(daemon: RunningDaemon, database
         assert b"caf\xe9 closed" in await connection.fetchval("select raw from logs")
     finally:
         await connection.close()
+
+
+async def test_one_record_in_full(daemon: RunningDaemon) -> None:
+    await send(daemon)
+    [record] = json.loads((await logagg(daemon, "search", "traceback", "-o", "json"))[1])
+    number = str(record["id"])
+    code, out, err = await logagg(daemon, "show", number, "--utc")
+    assert (code, err) == (0, "")
+    shown = {name: text for name, _, text in (line.partition(" ") for line in out.splitlines() if line[0] != " ")}
+    assert {name: text.strip() for name, text in shown.items() if name != "received_at"} == {
+        "id": number, "timestamp": "2026-11-20 10:05:00.000Z", "level": "ERROR", "service": "billing", "host": "db1",
+        "source": record["source"], "message": "Traceback:", "user.name": '"Ada L"', "big": "18446744073709551615",
+    }  # fmt: skip
+    assert "\\x1b[2Jboom\n" in out
+    assert json.loads((await logagg(daemon, "show", number, "-o", "json"))[1]) == [record]
+    absent = str(record["id"] + 1)
+    for args in ([absent], [absent, "-o", "json"], [absent, "-C", "2"]):
+        assert await logagg(daemon, "show", *args) == (1, "", f"there is no record {absent}\n")
+    code, out, err = await logagg(daemon, "show", "x")
+    assert (code, out) == (2, "")
+    assert "'x' is not a valid integer" in err
+
+
+async def in_rows(daemon: RunningDaemon, messages: list[str]) -> list[dict[str, Any]]:
+    """Have these stored, a second apart, each of the host that its first letter names."""
+    rows = [
+        {"message": each, "service": "s", "host": each[0], "timestamp": f"2026-11-20T10:00:{at:02}Z"}
+        for at, each in enumerate(messages)
+    ]
+    async with daemon.http.post("/ingest", json=rows) as answer:
+        assert answer.status == 200
+    return await daemon.logs(order="oldest")
+
+
+async def test_one_record_among_its_neighbours(daemon: RunningDaemon) -> None:
+    stored = await in_rows(daemon, ["a0", "b0", "a1", "a2", "b1", "a3", "a4"])
+    number = str(stored[3]["id"])
+    expected = [row | {"match": row["message"] == "a2"} for row in stored if row["host"] == "a"]
+    assert json.loads((await logagg(daemon, "show", number, "-C", "5", "-o", "json"))[1]) == expected
+    code, out, _ = await logagg(daemon, "show", number, "-C", "1", "--utc")
+    assert code == 0
+    assert [(line[0], line.split()[-1]) for line in out.splitlines()] == [(" ", "a1"), (">", "a2"), (" ", "a3")]
+
+
+async def test_context_of_matches_near_each_other(daemon: RunningDaemon) -> None:
+    same = ["a0", "a1", "a2!", "a3", "a4!", "a5", "a6", "a7", "a8", "a9!", "a10!", "a11", "a12"]
+    await in_rows(daemon, [*same[:4], "b0!", *same[4:7], "b1", *same[7:], "b2"])
+    groups = [["a1", "a2!", "a3", "a4!", "a5"], ["b0!", "b1"], ["a8", "a9!", "a10!", "a11"]]
+
+    async def found(*args: str) -> list[list[str]]:
+        code, out, _ = await logagg(daemon, "search", '"*!*"', "--utc", *args)
+        assert code == 0
+        return [[line.split()[-1] for line in part.splitlines()] for part in out.split("--\n")]
+
+    assert await found("-C", "1") == groups
+    # In the order of their first match: of the newest first that is a4!, which stands before b0!.
+    assert await found("-C", "1", "-r") == [groups[2][::-1], groups[0][::-1], groups[1][::-1]]
+    # Groups that touch are one, and what stands between them is there once.
+    assert await found("-C", "2") == [same, ["b0!", "b1", "b2"]]
+    rows = json.loads((await logagg(daemon, "search", '"*!*"', "-C", "2", "-o", "json"))[1])
+    assert len({row["id"] for row in rows}) == len(rows) == 16
+    assert {row["message"] for row in rows if row["match"]} == {"a2!", "a4!", "b0!", "a9!", "a10!"}
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+async def test_whom_to_trust(start_daemon: Starter, tmp_path: Path) -> None:
+    for name in ("own", "stranger"):
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key"]
+        names = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+        make = ["openssl", "req", "-x509", *key, "-out", f"{name}.pem", "-days", "2", *names]
+        await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True, cwd=tmp_path)
+    own, stranger, text, absent = (tmp_path / name for name in ("own.pem", "stranger.pem", "text.pem", "absent.pem"))
+    text.write_text("no certificate\n")
+    secrets = {"tls_certificate": own, "tls_key": tmp_path / "own.key", "tls_listeners": "http_listen"}
+    daemon = await start_daemon(**secrets)
+    url = f"https://{daemon.listening['http_listen']}"
+
+    async def said(file: Path) -> str:
+        code, out, err = await logagg(daemon, "search", "--ca-file", str(file), scheme="https")
+        assert (code, out) == (2, "")
+        assert err.startswith("logagg: ")
+        assert err.count("\n") == 1
+        return err.removeprefix("logagg: ").strip()
+
+    how = "; --ca-file FILE (LOGAGG_CA_FILE) names the certificates to trust, SSL_CERT_FILE too"
+    assert await said(absent) == f"{absent}: No such file or directory{how}"
+    assert await said(text) == f"{text}: holds no certificate{how}"
+    assert await said(tmp_path / "own.key") == f"{tmp_path / 'own.key'}: holds no certificate{how}"
+    refused = f"the certificate of {url} is not trusted: "
+    assert (await said(stranger)).startswith(refused)
+    code, _, err = await logagg(daemon, "search", scheme="https")
+    assert (code, err) == (2, f"logagg: {refused}self-signed certificate{how}\n")
+    assert await logagg(daemon, "search", "--ca-file", str(own), scheme="https") == (1, "", "")

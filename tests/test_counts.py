@@ -283,15 +283,44 @@ async def test_the_spread_of_a_number_over_time(engine: Engine, small: Store) ->
         assert row == {"service": row["service"], "time": row["time"], "count": len(inside)} | expected_spread(values)
 
 
-async def test_too_many_bins_and_names_that_are_taken(engine: Engine, small: Store) -> None:
-    await small.write(over_time())
+@pytest.mark.parametrize("of", [None, "ms"])
+async def test_groups_in_bins_are_counted_before_the_limit_and_bounded(small: Store, of: str | None) -> None:
+    records = over_time()
     few = Engine(small, timeout=30, max_groups=39)
-    with pytest.raises(QueryLimit, match="more than 39 different values of service, bins of 60 s; count by less"):
-        await few.aggregate(Filter(), ["service"], interval=timedelta(minutes=1), limit=1)
+    for _ in ("open", "packed, with summaries"):
+        await small.write(records * 10)
+        with pytest.raises(QueryLimit, match="more than 39 different values of service, bins of 60 s; count by less"):
+            await few.aggregate(Filter(), ["service"], of, interval=timedelta(minutes=1), limit=1)
+        assert len((await few.aggregate(Filter(), ["service"], of, interval=timedelta(days=9), limit=1)).rows) == 1
+        await small.roll()
+        await small.pack_now()
     few.close()
+
+
+async def test_bins_too_small_and_names_that_are_taken(engine: Engine, small: Store) -> None:
+    await small.write(over_time())
     with pytest.raises(QueryError, match=r"time is the name of a result; .* is attributes\.time"):
         await engine.aggregate(Filter(), ["time"], interval=timedelta(minutes=1))
     with pytest.raises(QueryError, match=r"interval of 0 s, at least 0\.001 s"):
         await engine.aggregate(Filter(), ["level"], interval=timedelta(0))
     assert (await engine.aggregate(Filter(), ["time"])).rows == [{"time": None, "count": sum(SHARES.values())}]
     assert (await engine.aggregate(Filter(q="nowhere"), [], interval=timedelta(hours=1), limit=3)).rows == []
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "at", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)], ids=["first", "last"]
+)
+async def test_a_batch_of_the_first_or_last_microsecond_there_is(
+    engine: Engine, small: Store, at: datetime, packed: bool
+) -> None:
+    """asyncpg stores these two as infinities."""
+    await small.write([record(timestamp=at) for _ in range(3)])
+    await small.roll()
+    if packed:
+        await small.pack_now()
+    exactly = Filter(q=f"timestamp={at.isoformat()}")
+    for asked in (Filter(), Filter(start=at), Filter(end=at), Filter(start=at, end=at), exactly):
+        assert (await engine.aggregate(asked, [])).rows == [{"count": 3}]
+    page = await engine.search(Filter(), limit=2)
+    assert len((await engine.search(Filter(), limit=2, cursor=page.cursor)).records) == 1

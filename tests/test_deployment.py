@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from logagg.collector.settings import Settings, load_settings
+from logagg.collector.config import load_settings
+from logagg.collector.settings import Settings
 from logagg.collector.units import parse_duration
 
 ROOT = Path(__file__).parents[1]

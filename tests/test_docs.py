@@ -23,8 +23,9 @@ import click
 import pytest
 
 from logagg.cli.main import cli
+from logagg.collector.config import effective, load_settings
 from logagg.collector.metrics import Metrics
-from logagg.collector.settings import NOT_SETTINGS, Settings, effective, load_settings
+from logagg.collector.settings import NOT_SETTINGS, Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])

@@ -45,11 +45,11 @@ ERRORS = [
           level:bad
                 ^'''),
     ("status:>=500", '''
-        expected a value right after "status:"; comparisons are = != < <= > >=; quote a value that begins so
+        expected a value right after "status:"; comparisons are = != < <= > >=; quote such a value
           status:>=500
                  ^'''),
     ("a user==5", '''
-        expected a value right after "user="; comparisons are = != < <= > >=; quote a value that begins so
+        expected a value right after "user="; comparisons are = != < <= > >=; quote such a value
           a user==5
                  ^'''),
     ("took<<5", '''
@@ -121,8 +121,16 @@ ERRORS = [
           "\ud83d"
            ^'''),
     ("a => b", '''
-        no letter, digit or underscore in this text; to find these characters, write "*=>*"
+        "=" means nothing outside quotes; field, comparison and value stand side by side: status>=500
           a => b
+            ^'''),
+    ("a -> b", '''
+        ">" means nothing outside quotes; field, comparison and value stand side by side: status>=500
+          a -> b
+             ^'''),
+    ("a % b", '''
+        no letter, digit or underscore in this text; to find these characters, write "*%*"
+          a % b
             ^'''),
     ('message:""', '''
         no letter, digit or underscore in this text; the empty text is found by field=""
@@ -176,6 +184,74 @@ def test_errors_point_at_the_place_and_say_what_was_expected(text: str, expected
     with pytest.raises(QueryError) as caught:
         parse(text)
     assert str(caught.value) == textwrap.dedent(expected).removeprefix("\n")
+
+
+#: What those write who know LogQL, LogsQL, Lucene or SQL, the place of the caret, and a part of what is said of it.
+FOREIGN = [
+    ("!error", 0, '"!" means nothing outside quotes; without a word is -word, another value field!=value'),
+    ("a !b", 2, "without a word is -word"),
+    ("!(a or b)", 0, "without a word is -word"),
+    ("! a", 0, "without a word is -word"),
+    ("!host:web", 0, "another value field!=value"),
+    ("host!:web", 4, "another value field!=value"),
+    ('{host="a"} != "x"', 0, "fields are terms like words: host=a service=b"),
+    ('!= "x"', 0, "without a word is -word"),
+    ("a && b", 2, 'both words is "a b", or "a and b"'),
+    ("a&&b", 1, '"&&" means nothing outside quotes'),
+    ("a || b", 2, 'one of two is "a or b"'),
+    ("a||b", 1, '"||" means nothing outside quotes'),
+    ("a|b", 1, 'one of two is "a or b"'),
+    ("error | stats count()", 6, "there are no pipes"),
+    ('|= "error"', 0, "there are no pipes"),
+    ("host~web", 4, "a regular expression is field:/expression/"),
+    ("host!~web", 4, "-field:/expression/ for not"),
+    ('~"a.*b"', 0, "a regular expression is field:/expression/"),
+    ("host=~web", 5, "a regular expression is field:/expression/, and -field:/expression/ for not; quote such"),
+    ("host:~web", 5, "a regular expression is field:/expression/"),
+    ("host:!web", 5, "another value is field!=value"),
+    ("host!==web", 6, "comparisons are = != < <= > >="),
+    ("host:a|b", 6, "one of two values is (field:a or field:b)"),
+    ("host:in(a,b)", 7, "one of several values is (host:a or host:b)"),
+    ("level:error|warning", 11, "one of two values is (field:a or field:b)"),
+    ("user = 5", 5, "field, comparison and value stand side by side: status>=500"),
+    ("user =5", 5, "field, comparison and value stand side by side: status>=500"),
+    ("user >= 5", 5, "field, comparison and value stand side by side: status>=500"),
+    ("user: 5", 5, 'expected a value right after "user:"'),
+    ("took:[1 TO 5]", 5, "a range is two comparisons: a>=1 a<=5"),
+    ("host='a b'", 5, 'quotes are "'),
+    ("'a b'", 0, 'a phrase stands in "'),
+    ("`a b`", 0, 'a phrase stands in "'),
+    (
+        "_msg:x",
+        0,
+        "_msg is no field here; the message is searched by message:word, or the word alone; the attribute is",
+    ),
+    ("_time:5m", 0, "a time is timestamp>=2026-11-20T10:00"),
+    ("_stream:{a}", 0, "host=a service=b"),
+    ("_exists_:x", 0, "a field that is there is field:*"),
+]
+
+
+@pytest.mark.parametrize(("text", "position", "said"), FOREIGN, ids=[text for text, *_ in FOREIGN])
+def test_another_language_is_answered_with_ours(text: str, position: int, said: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        parse(text)
+    assert said in caught.value.problem
+    assert caught.value.position == position
+
+
+@pytest.mark.parametrize(
+    ("text", "ours"),
+    [
+        ("NOT a", "-a"), ("a AND NOT b", "a -b"), ("a OR b", "a or b"), ("+a +b", "a b"),
+        ("it's 'root'", '"it s" root'),
+        ("level>=3", "level>=error"), ("level:WARN", "level=warning"), ('"_msg":x', "attributes._msg=x"),
+        ("<init>", "init"), ('"a||b"', '"a b"'), ('host="!x"', 'host:"!x"'), ("Hello!", "hello"),
+    ],
+)  # fmt: skip
+def test_what_others_write_means_the_same_where_it_is_taken(text: str, ours: str) -> None:
+    assert str(parse(text)).lower() == str(parse(ours)).lower()
+    assert parse(str(parse(text))) == parse(text)
 
 
 def test_a_long_line_is_cut_around_the_place() -> None:

@@ -2,23 +2,33 @@
 
 import asyncio
 import json
+import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import asyncpg
 import polars as pl
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from oracle import Asked, Row, moments, questions, rows  # type: ignore[import-not-found]  # pytest has this folder on the path
+from oracle import Asked, Row, moments, questions, rows, summable  # type: ignore[import-not-found]  # pytest has this folder on the path
 from queries import Lexeme, at, leaves, words_in, written  # type: ignore[import-not-found]  # the same
 
 from logagg.protocols.record import LEVELS, Record
+from logagg.query import question as question_module
 from logagg.query.answers import Filter, Order
 from logagg.query.engine import Engine
 from logagg.query.evaluate import evaluate
 from logagg.query.language import parse
+from logagg.sinks import packing
 from logagg.sinks.frames import SCHEMA
 from logagg.sinks.store import Store
+
+#: How many times as many examples: LOGAGG_TEST_TIMES=20 is a run of some minutes.
+TIMES = int(os.environ.get("LOGAGG_TEST_TIMES", "1"))
 
 narrowings = st.fixed_dictionaries({}, optional={
     "start": moments,
@@ -63,7 +73,7 @@ class Question(NamedTuple):
 
 
 orders: st.SearchStrategy[Order] = st.sampled_from(["newest", "oldest"])
-asked = st.builds(Question, questions, st.just({}) | narrowings, orders)
+asked = st.builds(Question, questions | questions | summable, st.just({}) | narrowings, orders)
 
 
 def record_of(row: Row, ascii_only: bool) -> Record:
@@ -74,7 +84,7 @@ def record_of(row: Row, ascii_only: bool) -> Record:
 
 
 @given(st.lists(rows, min_size=3, max_size=8), st.lists(questions, min_size=5, max_size=5), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80 * TIMES)
 def test_the_evaluator_finds_what_the_definition_says(
     drawn: list[Row], questions: list[Asked], ascii_only: bool
 ) -> None:
@@ -102,9 +112,10 @@ class Trial:
 
     async def fill(self, groups: list[list[Row]]) -> None:
         """Leave records packed, as rows of a closed batch, as rows of an open one, and in memory."""
-        packed, closed, rows, memory = groups
-        await self._write(self.ours, packed)
-        await self.ours.roll()
+        *packed, closed, rows, memory = groups
+        for group in packed:
+            await self._write(self.ours, group * 6)  # so many of each that there is a summary
+            await self.ours.roll()
         await self.ours.pack_now()
         gone = await Store.open(self.url)
         await self._write(gone, closed)
@@ -120,20 +131,25 @@ class Trial:
         self.stored += new
         await store.write([record_of(row, ascii_only=n % 2 == 0) for n, row in enumerate(new)])
 
-    async def check(self, question: Question, size: int, offset: int) -> None:
-        """Compare pages, their order, a page further down, the count, and groups."""
+    async def check(self, question: Question, size: int, offset: int, by: list[str]) -> None:
+        """Compare pages, their order, a page further down, the count, groups, and bins of time."""
         found = question.matching(self.stored)
         ids = [row["id"] for row in found]
-        assert await self._walked(question, max(size, -(-len(ids) // 3))) == ids
+        assert await self._walked(question, max(size, -(-len(ids) // 2))) == ids
         page = await self.engine.search(question.filter, limit=size, offset=offset, order=question.order, count=True)
         assert [r["id"] for r in page.records] == ids[offset : offset + size]
         assert page.total == len(ids)
-        assert (await self.engine.aggregate(question.filter, [])).rows == [{"count": len(ids)}]
-        for by in (["service", "level"], ["host", "a"]):
-            groups = (await self.engine.aggregate(question.filter, by)).rows
-            assert {tuple(row[name] for name in by): row["count"] for row in groups} == Counter(
-                tuple(value_of(row, name) for name in by) for row in found
-            )
+        groups = (await self.engine.aggregate(question.filter, by)).rows
+        counts = Counter(tuple(value_of(row, name) for name in by) for row in found)
+        assert {tuple(row[name] for name in by): row["count"] for row in groups} == (counts if by else {(): len(ids)})
+        await self._check_histogram(question, found)
+
+    async def _check_histogram(self, question: Question, found: list[Row]) -> None:
+        shown = await self.engine.histogram(question.filter)
+        assert shown.total == len(found) == shown.before + shown.after + sum(each.count for each in shown.bins)
+        for each in shown.bins:  # whose end may lie beyond the last time there is
+            inside = [row for row in found if timedelta(0) <= row["timestamp"] - each.start < shown.interval]
+            assert each.levels == Counter(LEVELS[row["severity"]] for row in inside)
 
     async def _walked(self, question: Question, size: int) -> list[int]:
         walked: list[int] = []
@@ -161,27 +177,43 @@ def value_of(row: Row, name: str) -> str | None:
     return value.text if isinstance(value, Lexeme) else json.dumps(value)
 
 
-group = st.lists(rows, min_size=1, max_size=6)
-pages = st.tuples(asked, st.integers(1, 5), st.integers(0, 3))
+group = st.lists(rows, min_size=4, max_size=12)
+groupings = st.sampled_from([[], ["service", "level"], ["host", "a"], ["environment", "host"]])
+
+
+@contextmanager
+def short_ways(taken: bool) -> Iterator[None]:
+    """Ask as with many batches and large ones: words are rare, tables of summaries several, row groups small."""
+    with pytest.MonkeyPatch.context() as patch:
+        if taken:
+            patch.setattr(question_module, "_RARE", 0)
+            patch.setattr(question_module, "SUMMED_AT_ONCE", 1)
+            patch.setattr(packing, "GROUP", 8)
+        yield
 
 
 def test_the_engine_answers_as_a_scan_of_all_records_does(database_url: str) -> None:
     trial = Trial()
 
-    @given(st.lists(group, min_size=4, max_size=4), st.lists(pages, min_size=12, max_size=12))
-    @settings(
-        max_examples=5, deadline=None, phases=[Phase.explicit, Phase.generate]
-    )  # what is stored stays: no shrinking
-    def answers_are_equal(groups: list[list[Row]], questions: list[tuple[Question, int, int]]) -> None:
+    @given(st.lists(group, min_size=5, max_size=5))
+    @settings(max_examples=2, phases=[Phase.generate])  # what is stored stays
+    def fill(groups: list[list[Row]]) -> None:
         runner.run(trial.fill(groups))
-        for each in questions:
-            runner.run(trial.check(*each))
+
+    @given(asked, st.integers(1, 5), st.integers(0, 3), groupings, st.booleans())
+    @settings(max_examples=80 * TIMES)
+    def answers_are_equal(question: Question, size: int, offset: int, by: list[str], short: bool) -> None:
+        with short_ways(short):
+            runner.run(trial.check(question, size, offset, by))
 
     with asyncio.Runner() as runner:
         runner.run(trial.open(database_url))
         try:
+            fill()
             answers_are_equal()
-            forms = {(batch.open, batch.packed) for batch in runner.run(trial.ours.batches())}
+            batches = runner.run(trial.ours.batches())
+            summaries = runner.run(trial.ours.summaries(batches))
         finally:
             runner.run(trial.close())
-    assert forms == {(True, False), (False, True), (False, False)}
+    assert {(batch.open, batch.packed) for batch in batches} == {(True, False), (False, True), (False, False)}
+    assert summaries

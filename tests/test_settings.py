@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from logagg.collector.settings import Settings, SettingsError, effective, load_settings, unknown_variables
+from logagg.collector.config import effective, load_settings, unknown_variables
+from logagg.collector.settings import Settings, SettingsError
 from logagg.collector.units import Address, format_duration, parse_address, parse_duration
 
 

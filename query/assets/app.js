@@ -27,7 +27,7 @@ async function show() {
   const { signal } = running;
   showForm();
   if (view() === "live") {
-    facets.load(signal);
+    facets.load(signal, Promise.resolve(0));
     await fill($("live"), signal, () => tail.run(signal, say), refused);
     return;
   }
@@ -35,8 +35,8 @@ async function show() {
   const shown = view() === "patterns" ? patterns.load(signal, say, refused) : showRecords(signal);
   const newest = view() === "patterns" ? undefined : await shown; // the records first, the counts after them
   if (signal.aborted || !$("problem").hidden) return;
-  histogram.load(signal, newest);
-  facets.load(signal);
+  const read = histogram.load(signal, newest);
+  facets.load(signal, Promise.all([read, shown]).then(([batches]) => batches));
 }
 
 async function showRecords(signal) {

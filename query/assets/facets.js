@@ -9,22 +9,66 @@ import { asked, filters, go } from "./state.js";
 
 const FIELDS = ["level", "service", "host"];
 const SHOWN = 50;
+const DEAR = 4; // batches read for a count, from which on each count is as dear
+const GROUPS = 10000; // in an answer for several fields
 
-export const load = (signal) => Promise.all(FIELDS.map((field) => facet(field, signal)));
+/** Show them all, once it is known how many batches one count has to `read`: if they are many, as few as possible are
+ * asked for, one after the other. */
+export async function load(signal, read) {
+  let before = read.then(() => null);
+  return Promise.all(alike().flatMap((fields) => {
+    const turn = before;
+    const shared = read.then((batches) => (batches > DEAR ? turn.then(() => counted(fields, signal)) : null));
+    before = shared.catch(() => null);
+    return fields.map((field) => facet(field, signal, shared));
+  }));
+}
 
-async function facet(field, signal) {
+/** Return the fields in groups, of which each has one question: the one that is asked, but for what it says of a field. */
+function alike() {
+  const groups = new Map();
+  for (const field of FIELDS) {
+    const q = without(asked("q"), field);
+    groups.set(q, [...(groups.get(q) ?? []), field]);
+  }
+  return [...groups.values()];
+}
+
+/** Count by these fields. Several are too many groups at times: then it is null. */
+async function counted(fields, signal) {
+  const query = filters(without(asked("q"), fields[0]));
+  const alone = fields.length === 1;
+  query.set("by", fields);
+  query.set("limit", alone ? SHOWN : GROUPS);
+  try {
+    const found = await ask(`/logs/aggregations?${query}`, signal);
+    return alone || found.body.length < GROUPS ? found : null;
+  } catch (error) {
+    if (!alone && /different values|groups/.test(error.message)) return null;
+    throw error;
+  }
+}
+
+async function facet(field, signal, shared) {
   const panel = $(`facet-${field}`);
+  let given = shared; // when it is tried again, it asks for itself
   await fill(panel, signal, async () => {
-    const query = filters(without(asked("q"), field));
-    query.set("by", field);
-    query.set("limit", SHOWN);
-    const { body, missing } = await ask(`/logs/aggregations?${query}`, signal);
-    const order = (a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level);
-    const found = field === "level" ? body.sort(order) : body.slice(0, SHOWN);
-    const most = Math.max(1, ...found.map((each) => each.count));
-    panel.querySelector("ul").replaceChildren(...found.map((each) => value(field, each[field], each.count, most)));
+    const first = given;
+    given = null;
+    const { body, missing } = (await first) ?? (await counted([field], signal));
+    const found = values(field, body);
+    const most = Math.max(1, ...found.map(([, count]) => count));
+    panel.querySelector("ul").replaceChildren(...found.map(([what, count]) => value(field, what, count, most)));
     incomplete(panel, missing);
   });
+}
+
+/** Return the values of a field with their counts: levels by their severity, others by their count. */
+function values(field, rows) {
+  const counts = new Map();
+  for (const row of rows) counts.set(row[field], (counts.get(row[field]) ?? 0) + row.count);
+  const order = field === "level" ? ([a], [b]) => LEVELS.indexOf(a) - LEVELS.indexOf(b) : ([, a], [, b]) => b - a;
+  return [...counts].sort(order).slice(0, SHOWN);
 }
 
 function value(field, what, count, most) {

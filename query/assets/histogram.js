@@ -15,19 +15,24 @@ let from = 0; // the bars where the choice begins, and where it has come to
 let to = 0;
 let dragging = false;
 
-/** Draw the range that is asked for; one open at its end goes on to now, or to the newest record if that is later. */
-export function load(signal, newest) {
+/** Draw the range that is asked for; one open at its end goes on to now, or to the newest record if that is later.
+ * Return how many batches of records had to be read to count them; 0 as well when it failed. */
+export async function load(signal, newest) {
   const panel = $("over-time");
-  return fill(panel, signal, async () => {
+  let read = 0;
+  await fill(panel, signal, async () => {
     const query = filters();
     const end = Math.max(Date.now(), Date.parse(newest?.timestamp) || 0);
     if (range()[0] && !asked("end") && end < Date.now() + DAY) query.set("end_time", new Date(end).toISOString());
+    query.set("stats", "true");
     const { body, missing } = await ask(`/logs/histogram?${query}`, signal);
+    read = Object.values(body.stats.read).reduce((sum, batches) => sum + batches, 0);
     ({ bins, total } = body);
     width = body.interval_seconds * 1e3;
     draw(body.end);
     incomplete(panel, missing);
   });
+  return read;
 }
 
 function draw(end) {
@@ -35,7 +40,7 @@ function draw(end) {
   const most = Math.max(1, ...bins.map((bin) => bin.total));
   chart.setAttribute("viewBox", `0 0 ${Math.max(1, bins.length) * WIDTH} 100`);
   chart.setAttribute("aria-valuemax", Math.max(0, bins.length - 1));
-  chart.replaceChildren(svg("rect", { class: "chosen", y: 0, height: 100 }), ...bins.flatMap((bin, place) => bar(bin, place, most)));
+  chart.replaceChildren(...bins.flatMap((bin, place) => bar(bin, place, most)), svg("rect", { class: "chosen", y: 0, height: 100, width: 0 }));
   from = to = Math.max(0, bins.length - 1);
   const last = bins.length && Date.parse(end) - Date.parse(bins[0].start);
   const part = last <= 2 * DAY ? [11, width < 60e3 ? 19 : 16] : last <= 100 * DAY ? [5, 16] : [0, 10];

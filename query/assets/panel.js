@@ -1,4 +1,4 @@
-// A panel loads by itself: it shows that it is busy, and what went wrong with a button to try again.
+// A panel loads by itself: it shows that it is busy, for how long already, and what went wrong with a button to try again.
 
 import { button, el } from "./dom.js";
 
@@ -9,7 +9,9 @@ const aboutQuery = (error) => (error.position ?? null) !== null;
  * What is wrong with the query is not shown in the panels but at the query, by the one that gives `refused`. */
 export async function fill(panel, signal, work, refused = () => {}) {
   clear(panel);
+  ready(panel);
   panel.setAttribute("aria-busy", "true");
+  const clock = setInterval(tell, 1000, panel, performance.now());
   try {
     await work();
     return true;
@@ -19,8 +21,19 @@ export async function fill(panel, signal, work, refused = () => {}) {
     else fail(panel, error, () => fill(panel, signal, work, refused));
     return false;
   } finally {
-    if (!signal.aborted) panel.removeAttribute("aria-busy");
+    clearInterval(clock);
+    if (!signal.aborted) ready(panel);
   }
+}
+
+function tell(panel, began) {
+  if (panel.hasAttribute("aria-busy")) panel.dataset.waits = `${Math.round((performance.now() - began) / 1000)} s`;
+}
+
+/** Say that what a panel shows is what was asked for, even if its work goes on. */
+export function ready(panel) {
+  panel.removeAttribute("aria-busy");
+  delete panel.dataset.waits;
 }
 
 /** Show a failure in the panel, in place of one that was shown before. */

@@ -8,6 +8,7 @@ const TOKEN = new RegExp(`\\s+|[()-]|(?:(?:${NAME}|${QUOTED})${OPERATOR})?${VALU
 const CONDITION = new RegExp(`^(?:${NAME}|${QUOTED})${OPERATOR}`, "su");
 const COLUMNS = new Set(["id", "timestamp", "received_at", "level", "severity", "facility", "environment", "host",
   "service", "source", "message", "trace_id", "span_id"]);
+const FOREIGN = new Set(["_msg", "_time", "_stream", "_exists_"]); // fields of other languages: errors here
 const ESCAPES = { "\\": "\\\\", '"': '\\"', "*": "\\*", "\n": "\\n", "\r": "\\r", "\t": "\\t" };
 
 const escaped = (text) => text.replace(/[\\"*\u0000-\u001f]/g,
@@ -16,8 +17,11 @@ const quote = (text) => `"${escaped(text)}"`;
 const value = (text) => (/^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$/u.test(text) ? text : quote(text));
 const named = (name) => (new RegExp(`^${NAME}$`, "u").test(name) ? name : quote(name));
 
-/** How an attribute is called in a query: its path, marked where a column has that name. */
-export const attribute = (path) => (COLUMNS.has(path) || path.startsWith("attributes.") ? `attributes.${path}` : path);
+/** How an attribute is called in a query: its path, marked where that would be something else. */
+export const attribute = (path) => {
+  const marked = COLUMNS.has(path) || FOREIGN.has(path) || path.startsWith("attributes.");
+  return marked ? `attributes.${path}` : path;
+};
 
 /** The pieces of a query, with the white space between them; null where a quote or an expression has no end. */
 function tokens(text) {

@@ -30,8 +30,15 @@ function line(record, words) {
   return el("summary", {},
     timeNode(record.timestamp),
     el("span", { class: "level" }, record.level),
-    el("span", { class: "service", title: plain(record.service ?? "") }, plain(record.service ?? record.host ?? "-")),
+    origin("host", record.host), origin("service", record.service),
     el("span", { class: "message" }, ...marked(message, words)));
+}
+
+/** A column that says where a record is from; what is absent leaves its place to the host on a narrow page. */
+function origin(name, value) {
+  const absent = value === null || value === undefined;
+  const text = absent ? "-" : plain(value);
+  return el("span", { class: absent ? `${name} absent` : name, title: absent ? `no ${name}` : `${name} ${text}` }, text);
 }
 
 function inside(record) {

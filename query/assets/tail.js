@@ -2,7 +2,7 @@
 
 import { AskError, follow, parseRecords } from "./api.js";
 import { $, count } from "./dom.js";
-import { clear, fail } from "./panel.js";
+import { clear, fail, ready } from "./panel.js";
 import { rows } from "./record.js";
 import { filters } from "./state.js";
 
@@ -36,6 +36,7 @@ export async function run(signal, say) {
       for await (const events of follow(`/logs/tail?${query}`, last, signal)) {
         if (signal.aborted) return;
         say(paused() ? "Paused." : "Following.");
+        ready($("live"));
         last = events.findLast((each) => each.id)?.id ?? last;
         take(events);
       }
