@@ -1,24 +1,30 @@
 """What a query that found nothing may have meant by the names of its fields."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from logagg.cli.highlight import terms_of
 from logagg.cli.terminal import note, visible
-from logagg.protocols.names import FIELDS
-from logagg.query.syntax import COLUMNS
-
-#: What senders call a column.
-_ALIASES = {name.lower(): column for column, names in FIELDS.items() for name in names}
 
 
 def note_misspelt(query: Sequence[str]) -> None:
     """Say on stderr which fields of a query are no columns, but read like one."""
-    for name in sorted(terms_of(" ".join(query)).fields - COLUMNS):
-        if meant := _meant(name.lower()):
+    fields = terms_of(" ".join(query)).fields
+    if not fields:
+        return
+    from logagg.query.syntax import COLUMNS
+
+    for name in sorted(fields - COLUMNS):
+        if meant := _meant(name.lower(), COLUMNS):
             note(f"{visible(name)} is no column, so an attribute was looked for; did you mean {meant}?")
 
 
-def _meant(name: str) -> str | None:
-    close = get_close_matches(name, COLUMNS, n=1, cutoff=0.7)
-    return _ALIASES.get(name) or (close[0] if close else None)
+def _meant(name: str, columns: frozenset[str]) -> str | None:
+    from difflib import get_close_matches
+
+    from logagg.protocols.names import FIELDS
+
+    for column, names in FIELDS.items():  # what senders call a column
+        if name in map(str.lower, names):
+            return column
+    close = get_close_matches(name, columns, n=1, cutoff=0.7)
+    return close[0] if close else None
