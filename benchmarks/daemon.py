@@ -117,9 +117,9 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(url: str, listener: str = "HTTP") -> Iterator[Daemon]:
-    """Run a daemon on a database, with this listener and HTTP."""
-    ports = {name: free_port() for name in {"HTTP", listener}}
+def daemon(url: str, *listeners: str) -> Iterator[Daemon]:
+    """Run a daemon on a database, with these listeners and HTTP."""
+    ports = {name: free_port() for name in {"HTTP", *listeners}}
     env = {name: value for name, value in os.environ.items() if not name.startswith("LOGAGG_")}
     env |= dict.fromkeys((f"LOGAGG_{name.upper()}" for name in Settings.model_fields if name.endswith("_listen")), "")
     env |= {f"LOGAGG_{name}_LISTEN": f"127.0.0.1:{port}" for name, port in ports.items()}

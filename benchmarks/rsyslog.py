@@ -55,7 +55,7 @@ PAUSE = 0.02
 
 def absent() -> str | None:
     """Return what is missing here, or None."""
-    if not _program():
+    if not program():
         return "there is no rsyslogd"
     modules = [Path("/usr/lib", str(sysconfig.get_config_var("MULTIARCH")), "rsyslog"), Path("/usr/lib64/rsyslog")]
     if not any((folder / "ompgsql.so").exists() for folder in modules):
@@ -86,16 +86,17 @@ def _rsyslogd(url: str) -> Iterator[tuple[int, int]]:
     with tempfile.TemporaryDirectory(prefix="logagg-rsyslog-") as folder:
         config = Path(folder, "rsyslog.conf")
         config.write_text(CONFIG.format(folder=json.dumps(folder), port=port, url=json.dumps(url)))
-        process = subprocess.Popen([str(_program()), "-n", "-f", config, "-i", Path(folder, "pid")])
+        process = subprocess.Popen([str(program()), "-n", "-f", config, "-i", Path(folder, "pid")])
         try:
-            _wait_listening(process, port)
+            wait_listening(process, port)
             yield process.pid, port
         finally:
             process.terminate()
             process.wait(60)
 
 
-def _program() -> str | None:
+def program() -> str | None:
+    """Return where rsyslogd is."""
     return shutil.which("rsyslogd") or shutil.which("rsyslogd", path="/usr/sbin:/sbin")
 
 
@@ -121,7 +122,7 @@ async def _wait_for_rows(url: str, count: int) -> tuple[int, float]:
     return seen, since
 
 
-def _wait_listening(process: subprocess.Popen[bytes], port: int) -> None:
+def wait_listening(process: subprocess.Popen[bytes], port: int) -> None:
     for _ in range(200):
         if process.poll() is not None:
             raise SystemExit(f"rsyslogd ended with {process.returncode}")
