@@ -18,17 +18,13 @@ SCOPES = ("ingest", "query", "admin")
 _COLUMNS = ("name", "scopes", "services", "environments", "created_at", "revoked_at")
 
 
-class _Scopes(click.ParamType["list[str]"]):
-    """Scopes with commas between."""
-
-    name = "SCOPES"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        scopes = str(value).replace(",", " ").split()
-        unknown = [scope for scope in scopes if scope not in SCOPES]
-        if unknown or not scopes:
-            self.fail(f"{unknown[0]!r} is none of {', '.join(SCOPES)}" if unknown else "no scope", param, ctx)
-        return list(dict.fromkeys(scopes))
+def _scopes(context: click.Context, param: click.Parameter, value: str) -> list[str]:
+    """Read scopes with commas between."""
+    scopes = list(dict.fromkeys(value.replace(",", " ").split()))
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown or not scopes:
+        raise click.BadParameter(f"{(unknown or [value])[0]!r} is none of {', '.join(SCOPES)}")
+    return scopes
 
 
 @click.group(cls=SuggestingGroup, epilog=examples("logagg token create --name web-1 --scope ingest"))
@@ -47,7 +43,9 @@ def token() -> None:
     )
 )
 @click.option("--name", required=True, help="What the token is called in lists and logs; used once.")
-@click.option("--scope", type=_Scopes(), required=True, help="What for, with commas: ingest, query, admin.")
+@click.option(
+    "--scope", callback=_scopes, metavar="SCOPES", required=True, help="What for, with commas: ingest, query, admin."
+)
 @click.option("--service", "services", multiple=True, help="Only records of this service; may be given again.")
 @click.option("--environment", "environments", multiple=True, help="Only of this environment; may be given again.")
 @place_options
