@@ -7,7 +7,12 @@ WORKDIR /src
 RUN python -m venv --without-pip /opt/logagg
 # The dependencies come first, in a layer that is made again only when pyproject.toml changes.
 COPY pyproject.toml ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+# Extras of logagg that are to be in the image, with commas between: `docker build --build-arg EXTRAS=otel .`
+ARG EXTRAS=""
+RUN python -c "import os, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project'];\
+ extras = [name for name in os.environ.get('EXTRAS', '').split(',') if name];\
+ print(*project['dependencies'], *(each for name in extras for each in project['optional-dependencies'][name]), sep='\n')" \
+ > requirements.txt \
  && pip --python /opt/logagg/bin/python install --no-cache-dir --only-binary :all: --requirement requirements.txt
 COPY . .
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir wheels . \
@@ -21,11 +26,13 @@ RUN groupadd --gid 10514 logagg \
  && useradd --uid 10514 --gid logagg --no-create-home --home-dir /var/lib/logagg --shell /usr/sbin/nologin logagg \
  && install --directory --owner logagg --group logagg --mode 0700 /var/lib/logagg
 COPY --from=build /opt/logagg /opt/logagg
-# Within a container 127.0.0.1 is the container: who may reach these ports is said by `docker run --publish`.
+# Within a container 127.0.0.1 is the container: who may reach these ports is said by `docker run --publish`. That is
+# what LOGAGG_INSECURE is about: without it a listener that is open to others wants something to protect it.
 ENV PATH=/opt/logagg/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     LOGAGG_DATA_DIR=/var/lib/logagg \
+    LOGAGG_INSECURE=true \
     LOGAGG_HTTP_LISTEN=0.0.0.0:8000 \
     LOGAGG_TCP_LISTEN=0.0.0.0:5170 \
     LOGAGG_SYSLOG_UDP_LISTEN=0.0.0.0:5140 \

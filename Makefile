@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; 
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: run test chaos lint types bench bench-query docs
+.PHONY: run test chaos lint types bench bench-query slo docs
 run: .venv/run            ## install and run the daemon on an embedded PostgreSQL
 	$(BIN)/logagg serve
 
@@ -26,8 +26,12 @@ bench: .venv/dev          ## benchmarks/README.md says what is measured
 bench-query: .venv/dev    ## search in ten million records
 	$(BIN)/python -m benchmarks.query
 
-docs: .venv/dev           ## the documentation's own tests
-	$(BIN)/pytest tests/test_docs.py
+slo: .venv/dev            ## service levels: a mixed load from real senders for ten minutes
+	$(BIN)/python -m benchmarks.slo
+
+docs: .venv/dev           ## the documentation as a site in build/site, every warning an error, and its own tests
+	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/pytest tests/test_docs.py tests/test_tutorial.py
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "logagg needs Python 3.11 or newer with ensurepip (Debian: apt install python3-venv)"; exit 1; }

@@ -22,6 +22,22 @@ def _span(context: click.Context, param: click.Parameter, value: str) -> timedel
     return span
 
 
+def _span_or_none(context: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
+    return None if value is None else _span(context, param, value)
+
+
+def _size(context: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Read a size such as 200GB or 64MiB."""
+    if value is None:
+        return None
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(ByteSize).validate_python(value)
+    except ValidationError:
+        raise click.BadParameter(f"{value!r} is no size; expected one such as 200GB or 64MiB", param=param) from None
+
+
 @click.command(epilog=examples("logagg db pack", "logagg db pack --all"))
 @place_options
 @click.option("--all", "anybody", is_flag=True, help="Also those that a running daemon is about to pack.")
@@ -115,30 +131,45 @@ async def _unpack(connection: Any, *, since: datetime, until: datetime, into: st
         raise Failure(f"{_count(failed, 'batch was', 'batches were')} not unpacked: see above")
 
 
-@click.command(epilog=examples("logagg db prune --older-than 30d --dry-run"))
-@place_options
-@click.option(
-    "--older-than", callback=_span, metavar="DURATION", required=True, help="Such as 30d, by the time of receipt."
+@click.command(
+    epilog=examples("logagg db prune --older-than 30d --dry-run", "logagg db prune --packed-size 200GB --dry-run")
 )
+@place_options
+@click.option("--older-than", callback=_span_or_none, metavar="DURATION", help="Such as 30d, by the time of receipt.")
+@click.option("--packed-size", callback=_size, metavar="SIZE", help="The oldest batches, until all take no more.")
+@click.option("--rows-size", callback=_size, metavar="SIZE", help="The oldest days of rows, until all take no more.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
-def prune(config: Path | None, database_url: str | None, older_than: timedelta, dry_run: bool) -> None:
-    """Drop batches and rows older than this, now.
+def prune(
+    config: Path | None,
+    database_url: str | None,
+    older_than: timedelta | None,
+    packed_size: int | None,
+    rows_size: int | None,
+    dry_run: bool,
+) -> None:
+    """Drop batches and rows that are older than this, or the oldest of too many, now.
 
-    The daemons do this by themselves, by the settings retention and rows_retention. Batches go as a whole, and rows by
-    the day, once all batches with rows in that day are packed or gone.
+    The daemons do this by themselves, by the settings retention, rows_retention, retention_size and
+    rows_retention_size. Batches go as a whole, and rows by the day, once all batches with rows in that day are packed
+    or gone; today's rows stay.
     """
-    action = partial(_prune, older_than=older_than, dry_run=dry_run)
+    if older_than is None and packed_size is None and rows_size is None:
+        raise click.UsageError("say what shall go: --older-than, --packed-size or --rows-size")
+    action = partial(_prune, older_than=older_than, packed_size=packed_size, rows_size=rows_size, dry_run=dry_run)
     click.echo(run(place_of(config, database_url), action, create=False))
 
 
-async def _prune(connection: Any, *, older_than: timedelta, dry_run: bool) -> str:
+async def _prune(
+    connection: Any, *, older_than: timedelta | None, packed_size: int | None, rows_size: int | None, dry_run: bool
+) -> str:
     from logagg.sinks import retention
     from logagg.sinks.locks import MAINTENANCE, locked
 
     await check_schema(connection)
     now = min(await connection.fetchval("select now()"), datetime.now(UTC))
-    old = retention.border(now, older_than, older_than)
+    old = retention.border(now, older_than or timedelta.max, older_than)
     async with locked(connection, MAINTENANCE):
+        old = await retention.within(connection, old, rows_size, packed_size)
         due = await retention.due(connection, old)
         dropped = retention.Dropped(
             tuple(name for name, needing in due.days.items() if not needing),

@@ -33,6 +33,8 @@ _COMMANDS = {
     "aggregate": _Place("counting", "aggregate", "Count matching records by fields."),
     "histogram": _Place("counting", "histogram", "Draw matching records over time."),
     "patterns": _Place("patterning", "patterns", "Show the forms of matching messages."),
+    "sources": _Place("sources", "sources", "Show who sends."),
+    "alerts": _Place("alerts", "alerts", "Look at the alerts of the settings, and try them."),
     "export": _Place("exporting", "export", "Write all matching records to a file."),
     "send": _Place("sending", "send", "Send lines as records."),
     "quarantine": _Place("quarantine", "quarantine", "Look at what could not become a record, and try it again."),

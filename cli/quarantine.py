@@ -22,6 +22,7 @@ from logagg.cli.terminal import Failure, Screen, note, visible, wants_colour
 if TYPE_CHECKING:
     from logagg.protocols.columns import Columnar, Records
     from logagg.protocols.record import Decoded, Origin, Record
+    from logagg.protocols.redaction import Redactor
     from logagg.sinks.quarantine import Entry, Listed
     from logagg.sinks.store import Store
 
@@ -153,6 +154,8 @@ class _Task(NamedTuple):
     dry_run: bool
     environment: str | None
     zone: tzinfo
+    #: Redacts what is put in as what comes in.
+    redactor: "Redactor | None"
 
 
 class _Done(NamedTuple):
@@ -206,7 +209,7 @@ def replay(
         raise click.UsageError("name entries by their ID, or all of them by --all; not both")
     settings = settings_from(config)
     place = Place(database_url, None) if database_url else Place(settings.database_url, settings.data_dir)
-    task = _Task(form, dry_run, settings.environment, settings.syslog_zone)
+    task = _Task(form, dry_run, settings.environment, settings.syslog_zone, settings.redactor)
     chosen = None if everything else list(dict.fromkeys(numbers))
     done = run(place, partial(_replay, place=place, chosen=chosen, task=task), create=False)
     total = done.replayed + done.stay
@@ -297,9 +300,10 @@ def _decoded(entry: "Entry", task: _Task) -> "tuple[Records, str]":
         return [], f"bytes of {entry.transport}: --as says what they are"
     origin = Origin(entry.received_at.astimezone(UTC), entry.transport, entry.source, task.environment)
     try:
-        records, rejects = _decode(entry.raw, form, origin, task.zone)
+        decoded = _decode(entry.raw, form, origin, task.zone)
     except ValueError as error:
         return [], str(error)
+    records, rejects = task.redactor.redact(decoded)[0] if task.redactor else decoded
     if rejects:
         return [], rejects[0].reason
     if not 0 < len(records) <= MOST:

@@ -1,5 +1,6 @@
 """`logagg serve` and `logagg check-config`."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,13 +38,16 @@ def settings_from(config: Path | None) -> "Settings":
     )
 )
 @config_option
+@click.option("--insecure", is_flag=True, help="Listen in the open with nothing to protect it.")
 @click.pass_context
-def serve(ctx: click.Context, config: Path | None) -> None:
+def serve(ctx: click.Context, config: Path | None, insecure: bool) -> None:
     """Run the daemon.
 
     It receives records, stores them in PostgreSQL, and answers questions over HTTP. Settings come from the TOML
     file and from LOGAGG_* variables, which win; `logagg check-config` shows them. SIGHUP reads the file again.
     """
+    if insecure:
+        os.environ["LOGAGG_INSECURE"] = "true"  # for when they are read again, too
     settings = settings_from(config)
     from logagg.collector.config import load_settings
     from logagg.collector.daemon import serve as run
@@ -60,16 +64,22 @@ def check_config(config: Path | None) -> None:
     """Check the settings, and print them.
 
     Prints every setting with its value and where it comes from; or every error with its place. The files of TLS are
-    read, too. Exits with 0 when the daemon can start with these settings, 2 when not.
+    read, too, and it is asked whether a listener is open to everybody. Exits with 0 when the daemon can start with
+    these settings, 2 when not.
     """
     settings = settings_from(config)
     from logagg.collector.config import effective
+    from logagg.collector.listening import exposed
     from logagg.collector.tls import TlsError, tls_of
 
     try:
         tls_of(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     except TlsError as error:
         raise Failure(str(error)) from None
+    if problem := exposed(settings):
+        if not settings.insecure:
+            raise Failure(problem)
+        note(f"warning: {problem}")
     rows = [{"setting": each.name, "value": each.value, "from": each.place} for each in effective(settings, config)]
     with Screen(pager=True) as screen:
         screen.write(table(["setting", "value", "from"], rows, colour=False))

@@ -8,11 +8,15 @@ it could never be taken otherwise.
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Final
 
 from logagg.protocols.columns import Columnar
 from logagg.protocols.record import Decoded
 
+#: The span of the request under way, while there are traces.
+SPAN: Final[ContextVar[object]] = ContextVar("SPAN", default=None)
 #: So many records are worth a transaction beside another.
 WORTH_A_LANE = 500
 
@@ -32,8 +36,11 @@ class Chunk:
     key: bytes | None = None
     #: Records and rejects together.
     count: int = field(init=False)
+    #: That of the request which brought it, if there is one.
+    span: object = field(init=False)
 
     def __post_init__(self) -> None:
+        self.span = SPAN.get()
         self.count = len(self.decoded.records) + len(self.decoded.rejects)
 
     @property

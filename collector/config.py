@@ -89,7 +89,7 @@ def _place(name: str, in_file: dict[str, Any], path: Path | None) -> str:
     if path is None or name not in in_file:
         return "default"
     text = path.read_text(encoding="utf-8")
-    found = re.search(rf"^\s*\[?\s*[\"']?{re.escape(name)}\b", text, re.MULTILINE)
+    found = re.search(rf"^\s*\[*\s*[\"']?{re.escape(name)}\b", text, re.MULTILINE)
     return f"{path}:{text.count(chr(10), 0, found.end()) + 1}" if found else str(path)
 
 

@@ -22,8 +22,12 @@ from aiohttp import web
 
 from logagg.collector import wiring
 from logagg.collector.access import Access
+from logagg.collector.alerting import Alerting
+from logagg.collector.alerting_routes import alert_routes
 from logagg.collector.buffer import RingBuffer
+from logagg.collector.canary import Canary
 from logagg.collector.complaints import Complaints
+from logagg.collector.connecting import connect, connect_later
 from logagg.collector.flusher import Flusher
 from logagg.collector.ingest import ingest_routes
 from logagg.collector.intake import Intake
@@ -37,6 +41,7 @@ from logagg.collector.push import greeting, push_routes
 from logagg.collector.reload import Reloading
 from logagg.collector.settings import Settings
 from logagg.collector.sockets import Inherited
+from logagg.collector.sources import Watch
 from logagg.collector.tls import TlsError, tls_of
 from logagg.collector.units import Address
 from logagg.protocols import elasticsearch
@@ -46,6 +51,7 @@ from logagg.query.grants import GUARD
 from logagg.query.http import make_app
 from logagg.query.routes_export import export_routes
 from logagg.query.routes_logs import log_routes
+from logagg.query.routes_sources import source_routes
 from logagg.query.routes_status import Status, page_routes, status_routes
 from logagg.query.routes_tail import tail_routes
 from logagg.query.tail import Tails
@@ -58,8 +64,6 @@ from logagg.sinks.upkeep import Upkeep
 log = structlog.get_logger("daemon")
 
 MAINTENANCE_PERIOD = 60.0
-#: Seconds between two tries to connect.
-CONNECT_PAUSE = 1.0
 #: Seconds that a stop takes to bring into the journal what PostgreSQL did not take.
 JOURNAL_PATIENCE = 15.0
 #: How often we look whether the embedded PostgreSQL still runs.
@@ -101,8 +105,11 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
         metrics = Metrics()
         buffer = RingBuffer(settings.buffer_records, settings.waiting)
         metrics.watch(buffer)
+        engine.around = metrics.question
         journaling = await _journaling(stack, folder, settings, store, metrics)
         access = Access(store.tokens, folder, metrics, required=settings.auth_required)
+        sources = Watch(store.sources, metrics)
+        alerting = _alerting(settings, store, engine, metrics, journaling)
         flusher = Flusher(
             buffer,
             store,
@@ -112,47 +119,62 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
             interval=settings.flush_interval.total_seconds(),
             refuge=journaling,
             patience=settings.journal_after.total_seconds(),
+            saw=sources.saw,
         )
         intake = Intake(
             buffer,
             metrics,
             max_records=settings.flush_records,
             ack_timeout=settings.ack_timeout.total_seconds(),
+            redactor=settings.redactor,
         )
         reloading.on(
             {
                 "log_level": lambda new: logging.getLogger().setLevel(new.log_level.upper()),
                 "ack_timeout": lambda new: setattr(intake, "ack_timeout", new.ack_timeout.total_seconds()),
                 "journal_after": lambda new: setattr(flusher, "patience", new.journal_after.total_seconds()),
+                "alerts": lambda new: alerting.take(new.alerts),
                 "query_timeout": lambda new: setattr(engine, "timeout", new.query_timeout.total_seconds()),
-                **dict.fromkeys(("rows_retention", "retention", "stop_timeout"), _read_when_needed),
+                **dict.fromkeys(
+                    ("rows_retention", "rows_retention_size", "retention", "retention_size", "stop_timeout"),
+                    _read_when_needed,
+                ),
             }
         )
         if tls:
             reloading.each_time(tls.reload)
             tls.failed = partial(_handshake_failed, metrics, Complaints())
         connected = asyncio.Event()
-        if await _connect(store, settings.start_timeout.total_seconds(), journaling):
+        if await connect(store, settings.start_timeout.total_seconds(), journaling):
             connected.set()
             with contextlib.suppress(StoreUnavailable):
                 await access.refresh()
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(flusher.run(), name="flusher"),
-                group.create_task(_connect_later(store, connected), name="connect"),
+                group.create_task(connect_later(store, connected), name="connect"),
                 group.create_task(_maintain(store, reloading, metrics, connected), name="maintenance"),
                 group.create_task(_keep_running(server), name="embedded PostgreSQL"),
                 group.create_task(watchdog(), name="watchdog"),
                 group.create_task(access.run(), name="access"),
+                group.create_task(sources.run(lambda: reloading.settings.retention), name="sources"),
+                group.create_task(alerting.run(), name="alerts"),
             ]
             if journaling:
                 background.append(group.create_task(journaling.run(), name="journal"))
             async with AsyncExitStack() as listeners:
-                app = _application(settings, store, engine, flusher, intake, metrics, journaling)
-                app[GUARD] = access.admit
+                app = _application(settings, store, engine, flusher, intake, metrics, journaling, alerting)
+                if settings.otel_endpoint:
+                    from logagg.collector.tracing import trace  # OpenTelemetry is an extra, and takes its time
+
+                    stack.push_async_callback(trace(settings.otel_endpoint, app, engine, flusher))
+                canary = _canary(settings, engine, metrics)
+                app[GUARD] = canary.let_in(access.admit) if canary else access.admit
                 listening = await listen(
                     listeners, settings, Inherited.of(), tls.context if tls else None, intake, metrics, app
                 )
+                if canary:
+                    listeners.callback(group.create_task(canary.run(listening), name="canary").cancel)
                 _calm_collector()
                 ready(listening)
                 await stopping.wait()
@@ -167,6 +189,24 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
 def _handshake_failed(metrics: Metrics, complaints: Complaints, reason: str) -> None:
     metrics.handshake_failures.inc()
     complaints.say("a TLS handshake failed", "tls", "", reason)
+
+
+def _canary(settings: Settings, engine: Engine, metrics: Metrics) -> Canary | None:
+    if not settings.canary_interval:
+        return None
+    interval, certificate = settings.canary_interval.total_seconds(), settings.tls_certificate
+    over_tls, left_out = settings.over_tls, settings.proving
+    return Canary(engine, metrics, interval=interval, certificate=certificate, over_tls=over_tls, left_out=left_out)
+
+
+def _alerting(
+    settings: Settings, store: Store, engine: Engine, metrics: Metrics, journaling: Journaling | None
+) -> Alerting:
+    scheme = "https" if "http_listen" in settings.over_tls else "http"
+    page = settings.page_url or f"{scheme}://{settings.http_listen}"
+    return Alerting(
+        settings.alerts, store.alerts, engine, metrics, page, lambda: journaling is not None and journaling.waiting
+    )
 
 
 def _read_when_needed(_: Settings) -> None:
@@ -214,43 +254,6 @@ def _store(url: str, settings: Settings, folder: Path) -> Store:
     )
 
 
-async def _connect(store: Store, patience: float, journaling: Journaling | None) -> bool:
-    """Connect the store. Without a journal it is waited for, for `patience` seconds, then StoreUnavailable is raised.
-
-    With one that is where records go meanwhile: False is returned then.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + patience
-    while True:
-        try:
-            await store.connect()
-        except StoreUnavailable as error:
-            if journaling:
-                log.warning("PostgreSQL does not answer yet; records go to the journal", reason=str(error))
-                journaling.away(str(error))
-                return False
-            if loop.time() > end:
-                raise
-            log.warning("PostgreSQL does not answer yet", reason=str(error))
-            await asyncio.sleep(CONNECT_PAUSE)
-        else:
-            return True
-
-
-async def _connect_later(store: Store, connected: asyncio.Event) -> None:
-    """Connect a store that did not answer at the start, however long that takes."""
-    said = None
-    while not connected.is_set():
-        await asyncio.sleep(CONNECT_PAUSE)
-        try:
-            await store.connect()
-        except StoreError as error:
-            if not isinstance(error, StoreUnavailable) and said != (said := str(error)):
-                log.error("PostgreSQL refuses us; records stay in the journal", reason=said)
-        else:
-            connected.set()
-
-
 def _application(
     settings: Settings,
     store: Store,
@@ -259,10 +262,12 @@ def _application(
     intake: Intake,
     metrics: Metrics,
     journaling: Journaling | None,
+    alerting: Alerting,
 ) -> web.Application:
     status = Status(problem=lambda: flusher.trouble, counters=metrics.totals)
     tails = Tails(store, engine)
     metrics.watch_queries(lambda: engine.damaged_batches, lambda: tails.count)
+    metrics.watch_store(lambda: flusher.trouble)
     uploads = Uploads(
         intake,
         store.keys,
@@ -273,8 +278,10 @@ def _application(
     )
     routes = [
         *log_routes(engine),
-        *export_routes(store),
+        *export_routes(store, lambda kind: engine.around(kind)),
         *tail_routes(tails),
+        *source_routes(store.sources),
+        *alert_routes(alerting),
         *ingest_routes(intake, settings.environment),
         *push_routes(wiring.over_http(settings), intake, settings.environment),
         *uploads.routes(),
@@ -305,7 +312,9 @@ async def _maintain(store: Store, reloading: Reloading, metrics: Metrics, connec
 
 
 def _maintenance(store: Store, settings: Settings) -> Awaitable[Upkeep]:
-    return store.maintenance(settings.rows_retention, settings.retention)
+    return store.maintenance(
+        settings.rows_retention, settings.retention, settings.rows_retention_size, settings.retention_size
+    )
 
 
 async def _rounds(work: Callable[[], Awaitable[Upkeep]], metrics: Metrics) -> None:

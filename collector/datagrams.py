@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 import structlog
 
+from logagg.collector.complaints import Complaints
 from logagg.collector.intake import Intake
+from logagg.collector.networks import EVERYBODY, Networks
 from logagg.collector.receiver import Receiver
 from logagg.collector.sockets import Place, naming
 from logagg.collector.units import Address
@@ -42,13 +44,21 @@ class DatagramListener:
     """Listens on one address. What does not fit in the buffer is dropped and counted: UDP has no way to say wait."""
 
     def __init__(
-        self, protocol: DatagramProtocol, intake: Intake, *, receive_buffer: int, environment: str | None
+        self,
+        protocol: DatagramProtocol,
+        intake: Intake,
+        *,
+        receive_buffer: int,
+        environment: str | None,
+        networks: Networks = EVERYBODY,
     ) -> None:
         self._protocol = protocol
         self._transport = protocol.transport
         self._intake = intake
         self._receive_buffer = receive_buffer
         self._environment = environment
+        self._networks = networks
+        self._complaints = Complaints()
         self._socket: socket.socket | None = None
         self._receiver: Receiver | None = None
         self._next: asyncio.TimerHandle | None = None
@@ -116,10 +126,27 @@ class DatagramListener:
             self._intake.lost(self._transport, lost)
         now = datetime.now(UTC)
         for peer, frames in received:
+            size = sum(map(len, frames))
+            if not self._lets_in(peer, len(frames), size):
+                continue
             origin = Origin(now, self._transport, peer, self._environment)
             decoded = self._protocol.decode([frame for frame in frames if frame], origin)
-            self._intake.offer(self._transport, decoded, sum(map(len, frames)))
+            self._intake.offer(self._transport, decoded, size)
+            self._intake.limits.charge(peer, len(frames), size)
         return sum(len(frames) for _, frames in received)
+
+    def _lets_in(self, peer: str, count: int, size: int) -> bool:
+        """Tell whether datagrams of this sender are taken; else count and say that they are not."""
+        if not self._networks.allows(peer):
+            self._complaints.say("a sender is not in the networks of `allow`", self._transport, peer, "allow", count)
+            reason = "allow"
+        elif self._intake.limits.wait(peer):
+            self._intake.limits.over(peer, self._transport)
+            reason = "limit"
+        else:
+            return True
+        self._intake.refuse(self._transport, count, size, reason)
+        return False
 
 
 async def bound(address: Address) -> socket.socket:

@@ -4,7 +4,8 @@ While PostgreSQL does not take records they go to the journal, and are acked whe
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import NoReturn, Protocol
 
@@ -76,8 +77,12 @@ class Flusher:
         interval: float,
         refuge: Refuge | None = None,
         patience: float = 5.0,
+        saw: Callable[[Sequence[Chunk]], None] | None = None,
     ) -> None:
-        """Without a refuge, records wait. With one, those go there that have waited for `patience` seconds."""
+        """Without a refuge, records wait. With one, those go there that have waited for `patience` seconds.
+
+        `saw` gets chunks once they are durable, here or there; it must not fail.
+        """
         self._buffer = buffer
         self._sink = sink
         self._metrics = metrics
@@ -87,6 +92,9 @@ class Flusher:
         self._refuge = refuge
         #: Seconds that records wait for a sink that is slow before they go to the refuge.
         self.patience = patience
+        self._saw = saw
+        #: Entered around `flush`, all that becomes of some chunks, and `COPY`, one transaction: where traces are made.
+        self.around: Callable[[str, Sequence[Chunk]], AbstractContextManager[object]] = lambda _, __: nullcontext()
         self._turn = asyncio.Lock()
         self._trouble: str | None = None
         #: When a lane took chunks, or was done with some, for the last time.
@@ -110,7 +118,8 @@ class Flusher:
         while True:
             chunks = await self._take()
             self._moved = asyncio.get_running_loop().time()
-            await self._store(chunks)
+            with self.around("flush", chunks):
+                await self._store(chunks)
             self._moved = asyncio.get_running_loop().time()
 
     async def _take(self) -> list[Chunk]:
@@ -128,15 +137,21 @@ class Flusher:
             while self._buffer.waiting and not self._turn.locked() and loop.time() - self._moved >= self.patience:
                 pause = SHORTEST_LOOK  # senders wait, and send more when they are answered
                 chunks = self._without_withdrawn(await self._take())
-                if await refuge.keep(chunks):
+                if await self._kept(refuge, chunks):
                     self._buffer.settle(chunks)
                 else:
                     await self._store(chunks)
 
+    async def _kept(self, refuge: Refuge, chunks: list[Chunk]) -> bool:
+        kept = await refuge.keep(chunks)
+        if kept and self._saw:
+            self._saw(chunks)
+        return kept
+
     async def _store(self, chunks: list[Chunk]) -> None:
         pause = FIRST_PAUSE
         while chunks := self._without_withdrawn(chunks):
-            if self._refuge and self._refuge.trouble and await self._refuge.keep(chunks):
+            if self._refuge and self._refuge.trouble and await self._kept(self._refuge, chunks):
                 break
             try:
                 if not await self._write(chunks):
@@ -156,8 +171,8 @@ class Flusher:
         """Store chunks in one transaction; False when one of several came before, and nothing is stored."""
         records = merged([chunk.decoded.records for chunk in chunks])
         rejects = list(chain.from_iterable(chunk.decoded.rejects for chunk in chunks))
-        with self._metrics.flush_seconds.time():
-            keys = [chunk.key for chunk in chunks if chunk.key is not None]
+        keys = [chunk.key for chunk in chunks if chunk.key is not None]
+        with self._metrics.flush_seconds.time(), self.around("COPY", chunks):
             written = await self._sink.write(records, rejects, keys)
         if written.repeated and len(chunks) > 1:
             return False
@@ -165,6 +180,8 @@ class Flusher:
         self._count(chunks, written)
         for chunk in chunks:
             chunk.acknowledge()
+        if self._saw and not written.repeated:
+            self._saw(chunks)
         return True
 
     def _count(self, chunks: list[Chunk], written: Written) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from logagg.collector.datagrams import bound
+from logagg.collector.networks import EVERYBODY, Networks
 from logagg.collector.sockets import Place, naming
 from logagg.collector.units import Address
 
@@ -24,7 +25,8 @@ _FIRST_OF_CLIENTS: Final = 1024
 class HeartbeatListener:
     """Listens on one address over UDP."""
 
-    def __init__(self) -> None:
+    def __init__(self, networks: Networks = EVERYBODY) -> None:
+        self._networks = networks
         self._socket: socket.socket | None = None
 
     async def start(self, place: Place) -> Address:
@@ -32,7 +34,7 @@ class HeartbeatListener:
         with naming(place):
             self._socket = sock = place.handed or await bound(place.address)
         port = sock.getsockname()[1]
-        asyncio.get_running_loop().add_reader(sock, _answer, sock, port)
+        asyncio.get_running_loop().add_reader(sock, _answer, sock, port, self._networks)
         return Address(place.address.host, port)
 
     async def stop(self) -> None:
@@ -42,10 +44,10 @@ class HeartbeatListener:
             self._socket.close()
 
 
-def _answer(sock: socket.socket, port: int) -> None:
+def _answer(sock: socket.socket, port: int, networks: Networks) -> None:
     """Answer what has arrived; an answer that cannot be sent is none."""
     with suppress(OSError):  # the last one of a read is that there is nothing more
         for _ in range(_AT_ONCE):
             _, peer = sock.recvfrom(1)
-            if peer[1] >= _FIRST_OF_CLIENTS and peer[1] != port:
+            if peer[1] >= _FIRST_OF_CLIENTS and peer[1] != port and networks.allows(peer[0]):
                 sock.sendto(_ANSWER, peer)

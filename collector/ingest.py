@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from logagg.collector.access import within
 from logagg.collector.intake import Intake
+from logagg.collector.limits import source_of
 from logagg.protocols import jsontext
 from logagg.protocols.clean import clean_text
 from logagg.protocols.columns import Columnar
@@ -38,7 +39,7 @@ _STATUSES = {
     400: "The body cannot be read: not JSON at all, or not what its Content-Encoding says. Sending it again is no use.",
     408: "The body did not arrive in time.",
     413: "The body is longer than http_max_body.",
-    503: "Nothing was stored; send it again after Retry-After seconds.",
+    503: "Nothing was stored, or the sender is over its limit; send it again after Retry-After seconds.",
 }
 
 
@@ -88,7 +89,7 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
         records = [from_object(log.as_object(), came, raw) for log, raw in zip(logs, raws, strict=False)]
         size = sum(len(record.message) + len(record.attributes or "") for record in records)
         decoded = within(Decoded(records, []), grant_of(request))
-        await intake.store(TRANSPORT, decoded, size, idempotency_key(request))
+        await intake.store(TRANSPORT, decoded, size, idempotency_key(request), source=source_of(request))
 
     async def ingest(request: web.Request, _: None, __: None) -> web.Response:
         decode = decode_msgpack_body if request.content_type in MSGPACK else decode_body
@@ -103,7 +104,7 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
 
         decoded, size = await request.app[BODIES].decode(request, take)
         decoded = within(decoded, grant_of(request))
-        await intake.store(TRANSPORT, decoded, size, idempotency_key(request))
+        await intake.store(TRANSPORT, decoded, size, idempotency_key(request), source=source_of(request))
         return reply({"accepted": len(decoded.records), "quarantined": len(decoded.rejects)})
 
     def route(path: str, summary: str, handler: Any, **more: Any) -> Route[Any, Any]:

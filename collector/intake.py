@@ -7,10 +7,15 @@ from collections.abc import Iterable, Iterator
 
 from logagg.collector.buffer import Chunk, RingBuffer
 from logagg.collector.complaints import Complaints
+from logagg.collector.limits import Limits
 from logagg.collector.metrics import Metrics
 from logagg.protocols.columns import Columnar
 from logagg.protocols.record import Decoded
+from logagg.protocols.redaction import Redactor
 from logagg.sinks.errors import StoreUnavailable
+
+#: Records of one call that are redacted beside the loop, which answers others meanwhile.
+_MANY = 5000
 
 _REJECTED = "put in quarantine; see `logagg quarantine list`"
 
@@ -22,10 +27,22 @@ class Overloaded(StoreUnavailable):
 class Intake:
     """Counts what listeners decoded and hands it to the buffer in chunks that fit one transaction."""
 
-    def __init__(self, buffer: RingBuffer, metrics: Metrics, *, max_records: int, ack_timeout: float) -> None:
+    def __init__(
+        self,
+        buffer: RingBuffer,
+        metrics: Metrics,
+        *,
+        max_records: int,
+        ack_timeout: float,
+        redactor: Redactor | None = None,
+    ) -> None:
+        """Hand on what the redactor leaves; None: all."""
+        #: What each source may send; without limits until `listening.py` sets them.
+        self.limits = Limits(metrics)
         self._buffer = buffer
         self._metrics = metrics
         self._max_records = max_records
+        self._redactor = redactor
         self._complaints = Complaints()
         #: Seconds that a sender waits for COMMIT.
         self.ack_timeout = ack_timeout
@@ -53,11 +70,18 @@ class Intake:
             if not self._buffer.offer(chunk):
                 self._metrics.dropped.labels(transport, "buffer full").inc(chunk.count)
 
+    def refuse(self, transport: str, count: int, size: int, reason: str) -> None:
+        """Count datagrams that came and are not taken."""
+        self._received(transport, count, size)
+        self._metrics.dropped.labels(transport, reason).inc(count)
+
     def lost(self, transport: str, count: int) -> None:
         """Count datagrams that the kernel dropped before they could be received."""
         self._metrics.lost.labels(transport).inc(count)
 
-    async def store(self, transport: str, decoded: Decoded | Columnar, size: int, key: str | None = None) -> None:
+    async def store(
+        self, transport: str, decoded: Decoded | Columnar, size: int, key: str | None = None, *, source: str = ""
+    ) -> None:
         """Return when all of it is durable. Raises Overloaded when it is not, and never will be by this call.
 
         What comes again with the same key of its sender is not stored again.
@@ -67,7 +91,12 @@ class Intake:
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        chunks = list(self.chunks(transport, decoded, size, key, acked=True))
+        if self._redactor and len(decoded.records) > _MANY:
+            decoded = await asyncio.to_thread(self._redacted, decoded)
+        else:
+            decoded = self._redacted(decoded)
+        chunks = list(self._chunks(transport, decoded, size, key, acked=True))
+        self.limits.charge(source, len(decoded.records) + len(decoded.rejects), size)
         if not self._buffer.has_room(sum(chunk.count for chunk in chunks), size):
             self._metrics.dropped.labels(transport, "buffer full").inc(sum(chunk.count for chunk in chunks))
             raise Overloaded(
@@ -87,7 +116,7 @@ class Intake:
         only who cancels the future says that its sender was told no.
         """
         done = asyncio.get_running_loop().create_future()
-        chunk = Chunk(transport, decoded, size, done, key)
+        chunk = Chunk(transport, self._redacted(decoded), size, done, key)
         try:
             async with asyncio.timeout(self.ack_timeout):
                 await self._buffer.put(chunk)
@@ -135,6 +164,20 @@ class Intake:
 
         With the sender's key each has one; those that are acked have a future that says so.
         """
+        return self._chunks(transport, self._redacted(decoded), size, key, acked=acked)
+
+    def _redacted(self, decoded: Decoded | Columnar) -> Decoded | Columnar:
+        """Redact what was decoded: before anything of it is stored, or said."""
+        if not self._redactor:
+            return decoded
+        decoded, counts = self._redactor.redact(decoded)
+        for rule, count in counts.items():
+            self._metrics.redacted.labels(rule).inc(count)
+        return decoded
+
+    def _chunks(
+        self, transport: str, decoded: Decoded | Columnar, size: int, key: str | None, *, acked: bool
+    ) -> Iterator[Chunk]:
         loop = asyncio.get_running_loop()
         for number, chunk in enumerate(self._cut(transport, decoded, size)):
             chunk.key = None if key is None else _digest(transport, key, number)

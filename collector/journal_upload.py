@@ -28,6 +28,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from logagg.collector.intake import Intake, Overloaded
+from logagg.collector.limits import source_of
 from logagg.protocols.journald import Batch, JournalDecoder, key_of
 from logagg.protocols.record import Origin
 from logagg.query.http import Route, reply
@@ -158,6 +159,7 @@ class _Upload:
         self._uploads = uploads
         self._content = request.content
         self._peer = request.remote or ""
+        self._source = source_of(request)
         self._resumes = request.headers.get("User-Agent", "").startswith(PROGRAM)
         self._decoder = JournalDecoder(uploads.max_frame)
         self._turn: _Turn | None = None
@@ -218,6 +220,7 @@ class _Upload:
                 self._acks.add(ack)
                 ack.add_done_callback(self._acks.discard)
                 self.stored += count
+                await self._uploads.intake.limits.pause(self._source, TRANSPORT, count, left.size)
             self._final = batch.final if batch.key else ""
 
     async def _left(self, batch: Batch) -> Batch:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
@@ -15,12 +15,15 @@ from logagg.collector import wiring
 from logagg.collector.datagrams import DatagramListener
 from logagg.collector.heartbeats import HeartbeatListener
 from logagg.collector.intake import Intake
+from logagg.collector.limits import Limits, guarding
 from logagg.collector.metrics import Metrics
+from logagg.collector.networks import Networks, is_loopback
 from logagg.collector.settings import Settings
 from logagg.collector.sockets import Inherited, Place
 from logagg.collector.streams import StreamListener
 from logagg.collector.units import Address
 from logagg.collector.web import HttpListener
+from logagg.query.grants import GUARD
 
 #: How long stream senders may go on sending once they were told that we stop.
 DRAIN_PATIENCE = 2.0
@@ -47,36 +50,83 @@ async def listen(
     stops: list[Callable[[], Awaitable[None]]] = []
     stack.push_async_callback(_stop_together, stops)
 
-    def wanted(protocols: Mapping[str, T], kind: socket.SocketKind) -> Iterator[tuple[Place, T]]:
+    def wanted(protocols: Mapping[str, T], kind: socket.SocketKind) -> list[tuple[Place, T]]:
+        found = []
         for setting, protocol in protocols.items():
             if address := getattr(settings, setting):
                 place = inherited.place(setting, address, kind)
-                yield place._replace(tls=tls if setting in settings.over_tls else None), protocol
+                found.append((place._replace(tls=tls if setting in settings.over_tls else None), protocol))
+        return found
 
-    most, environment = settings.max_connections, settings.environment
-    for place, stream in wanted(wiring.streams(settings), socket.SOCK_STREAM):
-        listener = StreamListener(stream, intake, metrics, max_connections=most, environment=environment)
+    streams = wanted(wiring.streams(settings), socket.SOCK_STREAM)
+    datagrams = wanted(wiring.datagrams(settings), socket.SOCK_DGRAM)
+    heartbeats = wanted({"forward_listen": None}, socket.SOCK_DGRAM)
+    served = wanted({"http_listen": app}, socket.SOCK_STREAM)
+    _check_exposure(settings, [place for place, _ in (*streams, *datagrams, *served)])
+    burst = settings.limit_burst.total_seconds()
+    intake.limits = Limits(metrics, settings.limit_records, settings.limit_bytes, burst)
+    app[GUARD] = guarding(app[GUARD], settings.allowed["http_listen"], intake.limits, metrics)
+    most, of_address, environment = settings.max_connections, settings.max_connections_per_address, settings.environment
+    for place, stream in streams:
+        listener = StreamListener(
+            stream,
+            intake,
+            metrics,
+            max_connections=most,
+            environment=environment,
+            networks=settings.allowed[place.setting],
+            most_of_address=of_address,
+        )
         stops.append(partial(listener.stop, DRAIN_PATIENCE))
         listening[place.setting] = await listener.start(place)
-    for place, datagram in wanted(wiring.datagrams(settings), socket.SOCK_DGRAM):
+    for place, datagram in datagrams:
         receiver = DatagramListener(
-            datagram, intake, receive_buffer=settings.udp_receive_buffer, environment=environment
+            datagram,
+            intake,
+            receive_buffer=settings.udp_receive_buffer,
+            environment=environment,
+            networks=settings.allowed[place.setting],
         )
         stops.append(receiver.stop)
         listening[place.setting] = await receiver.start(place)
-    for place, _ in wanted({"forward_listen": None}, socket.SOCK_DGRAM):
-        stops.append(await _heartbeats(place, listening["forward_listen"]))
-    for place, served in wanted({"http_listen": app}, socket.SOCK_STREAM):
-        http = HttpListener(served, metrics, max_connections=most)
+    for place, _ in heartbeats:
+        stops.append(await _heartbeats(place, listening["forward_listen"], settings.allowed["forward_listen"]))
+    for place, _ in served:
+        http = HttpListener(app, metrics, max_connections=most, most_of_address=of_address)
         stops.append(http.stop)
         listening[place.setting] = await http.start(place)
     inherited.check()
     return listening
 
 
-async def _heartbeats(place: Place, forward: Address) -> Callable[[], Awaitable[None]]:
+def _check_exposure(settings: Settings, places: Sequence[Place]) -> None:
+    """Raise OSError when one is open to everybody, by its socket if that was handed over; say so when it may be."""
+    hosts = {each.setting: each.handed.getsockname()[0] if each.handed else each.address.host for each in places}
+    if not (problem := exposed(settings, hosts)):
+        return
+    if not settings.insecure:
+        raise OSError(problem)
+    log.warning(problem)
+
+
+def exposed(settings: Settings, hosts: Mapping[str, str] | None = None) -> str | None:
+    """Say which listeners, on these hosts or as set, are open to other machines with nothing to protect them."""
+    if hosts is None:
+        addresses = {name: getattr(settings, name) for name in settings.allowed}
+        hosts = {name: address.host for name, address in addresses.items() if address}
+    found = {name: host for name, host in hosts.items() if not settings.protected(name) and not is_loopback(host)}
+    if not found:
+        return None
+    return (
+        f"open to other machines, and to everybody there: {', '.join(f'{name} ({found[name]})' for name in found)}."
+        ' Listen on 127.0.0.1, or protect each, such as by allow = "*=10.0.0.0/8" (docs/access.md has the table), or'
+        " set insecure (logagg serve --insecure)"
+    )
+
+
+async def _heartbeats(place: Place, forward: Address, networks: Networks) -> Callable[[], Awaitable[None]]:
     """Answer heartbeats where Forward listens; without them all but an old fluentd sends all the same."""
-    heartbeats = HeartbeatListener()
+    heartbeats = HeartbeatListener(networks)
     try:
         await heartbeats.start(place._replace(address=forward))
     except OSError as error:

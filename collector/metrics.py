@@ -4,19 +4,24 @@ The books: received + replayed = stored + duplicate + quarantined + dropped + jo
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from itertools import chain
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from logagg.collector.buffer import RingBuffer
+from logagg.query.errors import QueryLimit
 from logagg.sinks.journal import Journal
 from logagg.sinks.upkeep import TASKS, Upkeep
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _RECORDS = (1, 10, 100, 1000, 5000, 10_000, 20_000, 65_536)
+#: Why records are dropped. What Prometheus has not seen at 0 it does not see rise.
+_REASONS = ("buffer full", "no commit in time")
 
 
 class OfTransport(NamedTuple):
@@ -34,6 +39,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self.registry)
+        Gauge("logagg_build_info", "The version that runs.", ("version",), registry=self.registry).labels(
+            version("logagg")
+        ).set(1)
         transport = ("transport",)
         self.received = self._counter("records_received", "Records and undecodable frames received.", transport)
         self.received_bytes = self._counter(
@@ -56,13 +65,17 @@ class Metrics:
             transport,
         )  # fmt: skip
         self.cut = self._counter("frames_cut", "Frames longer than max_frame, cut and marked.", transport)
+        self.redacted = self._counter("redacted", "Texts redacted, by the rule that found them.", ("rule",))
         self.connections = Gauge("logagg_connections", "Connections open now.", transport, registry=self.registry)
         self.connections_refused = self._counter(
-            "connections_refused", "Connections closed at once: more than max_connections.", transport
+            "connections_refused", "Connections closed at once, by reason.", ("transport", "reason")
         )
+        self.limited = self._counter("limited", "Times that a source was over its limit.", ("source",))
         self.refused_requests = self._counter(
             "requests_refused", "Requests without a token that may do it.", ("status",)
         )
+        for status in ("401", "403"):
+            self.refused_requests.labels(status)
         self.handshake_failures = self._counter("tls_handshake_failures", "TLS handshakes that failed.", ())
         self.flush_seconds = Histogram(
             "logagg_flush_seconds", "Duration of one transaction.", buckets=_SECONDS, registry=self.registry
@@ -92,7 +105,34 @@ class Metrics:
         self.unpacked_age = Gauge(
             "logagg_unpacked_age_seconds", "How long the oldest of them is closed.", registry=self.registry
         )
+        kind = ("kind",)
+        self.query_seconds = Histogram(
+            "logagg_query_seconds", "Duration of a question, its wait for a turn included.", kind, buckets=_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.query_limits = self._counter("query_limits", "Questions that a limit of time or memory ended.", kind)
+        self.canary_seconds = Histogram(
+            "logagg_canary_seconds", "From sending a marker to finding it by a query.", transport, buckets=_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.canary_failures = self._counter("canary_failures", "Markers that were not found in time.", transport)
 
+        self.alert_firing = Gauge(
+            "logagg_alert_firing", "1 while an alert fires; of the daemon that evaluates them.", ("alert",),
+            registry=self.registry,
+        )  # fmt: skip
+        self.alert_failures = self._counter(
+            "alert_failures", "Times that an alert could not be evaluated, or its webhook not be told.",
+            ("alert", "what"),
+        )  # fmt: skip
+        self.sources = Gauge("logagg_sources", "Sources that are known.", registry=self.registry)
+        self.sources_silent = Gauge(
+            "logagg_sources_silent", "Sources that are silent for longer than is usual of them.", registry=self.registry
+        )
+        self.source_last_seen = Gauge(
+            "logagg_source_last_seen_timestamp_seconds", "When a source was seen for the last time, in Unix time.",
+            ("host", "service", "environment", "transport"), registry=self.registry,
+        )  # fmt: skip
         self.in_flight = Gauge(
             "logagg_records_in_flight", "Records in the buffer, being written, or read and held back for want of room.",
             transport, registry=self.registry,
@@ -107,6 +147,10 @@ class Metrics:
         if transport not in self._of:
             counters = (self.received, self.received_bytes, self.stored, self.quarantined)
             received, size, stored, quarantined = (each.labels(transport) for each in counters)
+            for reason in _REASONS:
+                self.dropped.labels(transport, reason)
+            if transport.endswith("-udp"):
+                self.lost.labels(transport)
             seconds = self.ack_seconds.labels(transport)
             self._of[transport] = OfTransport(received, size, stored, quarantined, seconds)
             self.in_flight.labels(transport).set_function(partial(self._in_flight, transport))
@@ -132,11 +176,17 @@ class Metrics:
         self._in_buffer = buffer.of_transport
         self._show("buffer_records", "Records that wait for PostgreSQL.", lambda: buffer.records)
         self._show("buffer_bytes", "Bytes that wait for PostgreSQL.", lambda: buffer.bytes)
+        self._show("buffer_limit_bytes", "Bytes that may wait.", lambda: buffer.max_bytes)
+
+    def watch_store(self, trouble: Callable[[], str | None]) -> None:
+        """Show whether records are taken, by what says why not."""
+        self._show("postgres_up", "Whether PostgreSQL takes records: 1, or 0.", lambda: trouble() is None)
 
     def watch_journal(self, journal: Journal) -> None:
         """Show what is in the journal."""
         self._show("journal_records", "Records in the journal.", lambda: journal.records)
         self._show("journal_bytes", "Bytes of its files.", lambda: journal.bytes)
+        self._show("journal_limit_bytes", "Bytes that they may have.", lambda: journal.max_bytes)
         self._show(
             "journal_age_seconds", "How long the oldest of them is there.",
             lambda: 0 if journal.oldest is None else max(0, time.time() - journal.oldest),
@@ -144,6 +194,17 @@ class Metrics:
         self._show("journal_damaged_files", "Files of it that are damaged.", lambda: len(journal.damaged))
         self._show("journal_cut_bytes", "Bytes of torn ends, cut at the start.", lambda: journal.cut_bytes)
         self._show("journal_lost_records", "Records that damage made unreadable.", lambda: journal.lost_records)
+
+    @contextmanager
+    def question(self, kind: str) -> Iterator[None]:
+        """Measure a question of some kind."""
+        limits = self.query_limits.labels(kind)
+        with self.query_seconds.labels(kind).time():
+            try:
+                yield
+            except QueryLimit:
+                limits.inc()
+                raise
 
     def watch_queries(self, damaged: Callable[[], int], tails: Callable[[], int]) -> None:
         """Show what those who ask meet."""
@@ -174,7 +235,7 @@ class Metrics:
             self.replayed,
         ):
             for sample in chain.from_iterable(metric.samples for metric in counter.collect()):
-                if sample.name.endswith("_total"):
+                if sample.name.endswith("_total") and (sample.value or counter is not self.dropped):
                     name = sample.name.removeprefix("logagg_records_").removesuffix("_total")
                     of_transport = books.setdefault(sample.labels["transport"], {})
                     of_transport[name] = of_transport.get(name, 0) + sample.value

@@ -13,6 +13,7 @@ from aiohttp import web
 from logagg.collector.access import within
 from logagg.collector.ingest import idempotency_key
 from logagg.collector.intake import Intake
+from logagg.collector.limits import source_of
 from logagg.protocols.http import Answer, HttpProtocol, Malformed, Request, Taken
 from logagg.protocols.record import Origin
 from logagg.query.bodies import BODIES
@@ -96,8 +97,9 @@ class _Push:
         """Say no in the form of the protocol."""
         why = error.text if error.status == 413 else error.reason
         response = _response(self._protocol.refuse(error.status, why or "", _headers(request)))
-        if "WWW-Authenticate" in error.headers:
-            response.headers["WWW-Authenticate"] = error.headers["WWW-Authenticate"]
+        for name in ("WWW-Authenticate", "Retry-After"):
+            if name in error.headers:
+                response.headers[name] = error.headers[name]
         return response
 
     async def _stored(self, request: web.Request, headers: Mapping[str, str]) -> Answer:
@@ -109,7 +111,8 @@ class _Push:
 
         taken, size = await request.app[BODIES].decode(request, take)
         decoded = within(taken.decoded, grant_of(request))
-        await self._intake.store(transport, decoded, size, taken.key or idempotency_key(request))
+        key = taken.key or idempotency_key(request)
+        await self._intake.store(transport, decoded, size, key, source=source_of(request))
         return taken.answer
 
 

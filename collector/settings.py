@@ -4,15 +4,23 @@ A setting `http_listen` is the key `http_listen` of the TOML file and the enviro
 environment wins. Only `daemon.py`, `listening.py` and the command line read settings; other parts take plain values.
 """
 
+import json
+from collections.abc import Mapping
 from datetime import timedelta, tzinfo
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, SecretStr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from logagg.collector.alerts import Rule, read_rules, rules_text
+from logagg.collector.networks import Networks, parse_allow
 from logagg.collector.units import Address, Duration, Listen, format_duration
+
+if TYPE_CHECKING:
+    from logagg.protocols.redaction import Redactor
 
 PREFIX = "LOGAGG_"
 #: Variables with our prefix that are no settings of the daemon: the client's, the tests', and where the file is.
@@ -51,8 +59,37 @@ def _database_url(value: object) -> object:
     return value or None
 
 
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # what it is part of is not there
+        return False
+
+
+def _traced_to(value: object) -> object:
+    if value and not str(value).startswith(("http://", "https://")):
+        raise ValueError("no address of a receiver of OTLP over HTTP; expected such as http://127.0.0.1:4318")
+    if value and not all(map(_installed, ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"))):
+        raise ValueError("OpenTelemetry is not installed: pip install 'logagg[otel]'")
+    return value or None
+
+
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.replace(",", " ").split())
+
+
+def _table(value: object) -> object:
+    """Read what is a table in the file, and JSON in the environment."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value or "{}")
+    except ValueError as error:
+        raise ValueError(f"no JSON object: {error}") from None
+
+
+def _table_text(value: dict[str, str]) -> str:
+    return json.dumps(value) if value else ""
 
 
 def _size(mib: float) -> ByteSize:
@@ -111,6 +148,24 @@ class Settings(BaseSettings):
         False, description="Whether every request over HTTP needs a token; without, from the first token on."
     )
 
+    allow: str = Field(
+        "",
+        description="Networks from which a listener takes what is sent, such as `syslog_udp_listen=10.0.0.0/8 "
+        "fd00::/8, *=192.168.0.0/16`; `*` is for those not named; unset: all.",
+    )
+    insecure: bool = Field(
+        False, description="Whether listeners may be open to other machines with nothing to protect them."
+    )
+    limit_records: int | None = Field(
+        None, ge=1, description="Records a second that one token, or one address without, may send; unset: any."
+    )
+    limit_bytes: ByteSize | None = Field(
+        None, ge=1024, description="Bytes a second that one token, or one address without, may send; unset: any."
+    )
+    limit_burst: Duration = Field(
+        timedelta(seconds=10), description="How long a time's worth of these may come at once."
+    )
+
     tls_certificate: Path | None = Field(
         None, description="Certificate of the listeners over TLS, and those it was signed by, in PEM."
     )
@@ -120,6 +175,15 @@ class Settings(BaseSettings):
     )
     tls_listeners: str = Field(
         "", description="Listeners over TCP that are over TLS too, such as `http_listen, relp_listen`."
+    )
+
+    redact: str = Field(
+        "",
+        description="What is redacted before anything is stored, such as `email, card`; of url_password, bearer, jwt, "
+        "aws_key, email, card.",
+    )
+    redact_patterns: Annotated[dict[str, str], NoDecode, BeforeValidator(_table), PlainSerializer(_table_text)] = Field(
+        {}, description="Regular expressions of your own for that, by name: a table in the file, else a JSON object."
     )
 
     multiline_listeners: str = Field(
@@ -136,6 +200,9 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(
         4096, ge=1, description="Connections of one listener at once, HTTP too; more are closed and counted."
+    )
+    max_connections_per_address: int | None = Field(
+        None, ge=1, description="Of these, connections of one address; unset: any."
     )
     udp_receive_buffer: ByteSize = Field(_size(16), ge=4096, description="Receive buffer asked of the kernel for UDP.")
     http_max_body: ByteSize = Field(
@@ -187,9 +254,31 @@ class Settings(BaseSettings):
         False, description="Whether days that are over get GIN indexes, for full-text search in SQL of your own."
     )
     retention: Duration = Field(timedelta(days=30), gt=timedelta(0), description="How long records are kept at all.")
+    rows_retention_size: ByteSize | None = Field(
+        None, ge=0, description="What rows may take; unset: no limit. The oldest days go first, today's stays."
+    )
+    retention_size: ByteSize | None = Field(
+        None, ge=0, description="What packed records may take; unset: no limit. The oldest batches go first."
+    )
 
     query_timeout: Duration = Field(timedelta(seconds=30), description="Longest time of one query.")
     query_concurrency: int = Field(4, ge=1, le=64, description="Queries answered at once; more wait.")
+
+    otel_endpoint: Annotated[str | None, BeforeValidator(_traced_to)] = Field(
+        None,
+        description="Where traces of the daemon go, by OTLP over HTTP, such as http://127.0.0.1:4318; unset: there are "
+        "none. Needs `logagg[otel]`.",
+    )
+    canary_interval: Duration = Field(
+        timedelta(0), description="How often a marker is sent through each listener and looked for; 0: never."
+    )
+
+    alerts: Annotated[tuple[Rule, ...], NoDecode, BeforeValidator(read_rules), PlainSerializer(rules_text)] = Field(
+        (), description="What to tell webhooks of: tables [[alerts]] in the file, else a JSON array; see alerts.md."
+    )
+    page_url: str = Field(
+        "", description="Address at which people reach the page, for links in alerts; unset: that of http_listen."
+    )
 
     start_timeout: Duration = Field(
         timedelta(seconds=60),
@@ -225,11 +314,47 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _allowable(self) -> Self:
+        _ = self.allowed
+        return self
+
+    @model_validator(mode="after")
+    def _redactable(self) -> Self:
+        _ = self.redactor
+        return self
+
+    @model_validator(mode="after")
     def _joinable(self) -> Self:
         if unknown := self.joined - _WITHOUT_ANSWERS:
             names = ", ".join(sorted(_WITHOUT_ANSWERS))
             raise ValueError(f"multiline_listeners: {', '.join(sorted(unknown))}: not of {names}")
         return self
+
+    @property
+    def redactor(self) -> "Redactor | None":
+        """What redacts records; None when nothing shall be. Raises ValueError for rules that cannot be."""
+        if not self.redact.strip() and not self.redact_patterns:
+            return None
+        from logagg.protocols.redaction import Redactor  # polars, which most commands do without
+
+        return Redactor(sorted(_names(self.redact)), self.redact_patterns)
+
+    @property
+    def allowed(self) -> Mapping[str, Networks]:
+        """Who may reach a listener, by its setting. Raises ValueError."""
+        try:
+            return parse_allow(self.allow, [name for name in Settings.model_fields if name.endswith("_listen")])
+        except ValueError as error:
+            raise ValueError(f"allow: {error}") from None
+
+    def protected(self, listener: str) -> bool:
+        """Whether not everybody who reaches a listener may send to it."""
+        return bool(
+            self.allowed[listener]
+            or (listener == "http_listen" and self.auth_required)
+            or (listener == "forward_listen" and self.forward_shared_key)
+            or (listener in self.over_tls and self.tls_client_ca)
+        )
 
     @property
     def joined(self) -> frozenset[str]:
@@ -240,6 +365,12 @@ class Settings(BaseSettings):
     def over_tls(self) -> frozenset[str]:
         """Settings of the listeners over TLS."""
         return _names(self.tls_listeners) | {"syslog_tls_listen"}
+
+    @property
+    def proving(self) -> frozenset[str]:
+        """Settings of the listeners whose senders have to prove who they are, by a certificate or a key."""
+        by_key = frozenset({"forward_listen"} if self.forward_shared_key else ())
+        return by_key | self.over_tls if self.tls_client_ca else by_key
 
     @property
     def share(self) -> int:

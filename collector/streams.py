@@ -6,7 +6,7 @@ has begun, and a busy one gives up to a megabyte at a time.
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import structlog
 
+from logagg.collector.complaints import Complaints
 from logagg.collector.intake import Intake
 from logagg.collector.metrics import Metrics
+from logagg.collector.networks import EVERYBODY, Networks
 from logagg.collector.sockets import Place, bound, serve
 from logagg.collector.units import Address
 from logagg.protocols.record import Origin
@@ -70,6 +72,8 @@ class StreamListener:
         *,
         max_connections: int,
         environment: str | None,
+        networks: Networks = EVERYBODY,
+        most_of_address: int | None = None,
     ) -> None:
         self.protocol = protocol
         self.intake = intake
@@ -80,13 +84,17 @@ class StreamListener:
         self.ack_seconds = metrics.ack_seconds.labels(protocol.transport) if protocol.answers else None
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None
-        self._stopping = False
+        self.stopping = False
         self._expiry: asyncio.TimerHandle | None = None
         self._open: set[_Connection] = set()
         self._changed = asyncio.Event()
         self._connections = metrics.connections.labels(protocol.transport)
         metrics.holds(protocol.transport, lambda: sum(connection.held for connection in self._open))
-        self._refused = metrics.connections_refused.labels(protocol.transport)
+        self._networks = networks
+        self._most_of_address = most_of_address
+        self._of_address: Counter[str] = Counter()
+        self._refused = metrics.connections_refused
+        self._complaints = Complaints()
 
     async def start(self, place: Place) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
@@ -98,7 +106,7 @@ class StreamListener:
         """Stop listening; let each sender finish what it has sent, for `patience` seconds at most, then close."""
         if self._server is None:
             return
-        self._stopping = True
+        self.stopping = True
         self._server.close()
         await asyncio.sleep(0.01)  # one that was accepted just now is made a connection meanwhile
         for connection in list(self._open):
@@ -122,20 +130,35 @@ class StreamListener:
     def _accept(self) -> asyncio.BaseProtocol:
         if len(self._open) < self._max_connections:
             return _Connection(self)
-        self._refused.inc()
+        self._refused.labels(self.protocol.transport, "max_connections").inc()
         return CloseAtOnce()
+
+    def lets_in(self, peer: str) -> bool:
+        """Tell whether a sender of this address may connect, and send; else count and say that it may not."""
+        if not self._networks.allows(peer):
+            reason, event = "allow", "a sender is not in the networks of `allow`"
+        elif self._most_of_address and self._of_address[peer] >= self._most_of_address:
+            reason, event = "max_connections_per_address", "a sender has too many connections"
+        else:
+            return True
+        self._refused.labels(self.protocol.transport, reason).inc()
+        self._complaints.say(event, self.protocol.transport, peer, reason)
+        return False
 
     def opened(self, connection: "_Connection") -> None:
         """Count a connection. One that was accepted just before we stopped is told so, too."""
         self._open.add(connection)
+        self._of_address[connection.peer] += 1
         self._connections.inc()
-        if self._stopping:
+        if self.stopping:
             connection.stop()
 
     def ended(self, connection: "_Connection") -> None:
         """Count it no more: it is closed, and what came over it is in the buffer."""
         if connection in self._open:
             self._open.discard(connection)
+            self._of_address[connection.peer] -= 1
+            self._of_address += Counter()  # forgets those with none
             self._connections.dec()
             self._changed.set()
 
@@ -160,7 +183,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._listener = listener
         self._session = listener.protocol.session()
         self._loop = asyncio.get_running_loop()
-        self._peer = ""
+        self.peer = ""
         #: What the buffer had no room for.
         self._left: deque[Chunk] = deque()
         self._waiting: asyncio.Task[None] | None = None
@@ -171,6 +194,8 @@ class _Connection(asyncio.BufferedProtocol):
         #: The sender does not read what we say.
         self._deaf = False
         self._handshake: asyncio.TimerHandle | None = None
+        #: The sender is over its limit, until then.
+        self._limited: asyncio.TimerHandle | None = None
         self._stopping = False
         self._closed = False
 
@@ -184,7 +209,11 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
-        self._peer = str(name[0]) if name else ""
+        self.peer = str(name[0]) if name else ""
+        if not self._listener.lets_in(self.peer):
+            self._transport.set_protocol(CloseAtOnce())
+            self._transport.close()
+            return
         if greeting := self._session.greeting():
             self._transport.write(greeting)
             self._handshake = self._loop.call_later(HANDSHAKE_PATIENCE, self._transport.close)
@@ -206,8 +235,9 @@ class _Connection(asyncio.BufferedProtocol):
         if error:
             log.debug("connection lost", transport=self._listener.protocol.transport, reason=str(error))
         self._closed = True
-        if self._handshake:
-            self._handshake.cancel()
+        for timer in (self._handshake, self._limited):
+            if timer:
+                timer.cancel()
         self._take_end()  # the last line counts too when the connection breaks
         if not self._left:
             self._listener.ended(self)
@@ -229,6 +259,7 @@ class _Connection(asyncio.BufferedProtocol):
         our side is sent first (half-close): it reconnects elsewhere when it sees that, and what it had sent before is
         still read. A plain close throws away what the kernel had received.
         """
+        self._go_on()
         if self._acked:
             self._stopping = True
             self._read_or_not()
@@ -255,7 +286,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _origin(self) -> Origin:
         listener = self._listener
-        return Origin(datetime.now(UTC), listener.protocol.transport, self._peer, listener.environment)
+        return Origin(datetime.now(UTC), listener.protocol.transport, self.peer, listener.environment)
 
     def _take_end(self) -> None:
         """Take what the end of the stream makes whole; a frame cut short whose sender sends it again is no loss."""
@@ -280,6 +311,7 @@ class _Connection(asyncio.BufferedProtocol):
             listener.intake.chunks(listener.protocol.transport, turn.decoded, turn.size, turn.key, acked=answers)
         )
         self._left += chunks
+        self._limit(listener.intake.limits.charge(self.peer, sum(chunk.count for chunk in chunks), turn.size))
         if turn.cut:
             listener.cut.inc(turn.cut)
         if answers or turn.last:
@@ -288,6 +320,19 @@ class _Connection(asyncio.BufferedProtocol):
             for chunk in chunks:
                 if chunk.done:
                     chunk.done.add_done_callback(self._advance)
+
+    def _limit(self, seconds: float) -> None:
+        """Read no more for so long. Of several connections of a sender each finds out by itself."""
+        if seconds and not self._limited and not self._listener.stopping:
+            self._listener.intake.limits.over(self.peer, self._listener.protocol.transport)
+            self._limited = self._loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._limited:
+            self._limited.cancel()
+            self._limited = None
+            self._limit(self._listener.intake.limits.wait(self.peer))
+            self._read_or_not()
 
     def _advance(self, _: object = None) -> None:
         """Say what is due."""
@@ -310,7 +355,7 @@ class _Connection(asyncio.BufferedProtocol):
         """Read on, unless there is no room for more, or we stop."""
         if self._closed or self._transport.is_closing():
             return
-        if self._left or self._deaf or self._stopping or len(self._answers) >= MOST_TURNS:
+        if self._left or self._deaf or self._limited or self._stopping or len(self._answers) >= MOST_TURNS:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()

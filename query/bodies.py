@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, TypeVar
 
 from aiohttp import web
@@ -28,6 +29,8 @@ class Bodies:
         self._patience = patience
         self._held = 0
         self._beside = asyncio.Lock()
+        #: Entered around what is made of a body, with its bytes as they came: where traces are made.
+        self.around: Callable[[int], AbstractContextManager[object]] = lambda _: nullcontext()
 
     async def decode(self, request: web.Request, decode: Callable[[bytes], _Made]) -> _Made:
         """Return what `decode` makes of the whole body, decompressed.
@@ -68,10 +71,11 @@ class Bodies:
             self._held -= size
 
     def _decoded(self, body: bytes, encoding: str, decode: Callable[[bytes], _Made]) -> _Made:
-        if encoding:
-            body = decompress(body, encoding, self.limit)
-        check_parts(body)
-        return decode(body)
+        with self.around(len(body)):
+            if encoding:
+                body = decompress(body, encoding, self.limit)
+            check_parts(body)
+            return decode(body)
 
     def _check(self, size: int) -> None:
         if size > self.limit:

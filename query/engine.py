@@ -5,9 +5,9 @@ within its time limit, the waiting included.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -82,6 +82,8 @@ class Engine:
         self._max_groups = max_groups
         self._pattern_records = pattern_records
         self._member_records = member_records
+        #: Entered around each question, with its kind: where the daemon measures.
+        self.around: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext()
         self._damaged: set[int] = set()
         self._turns = asyncio.Semaphore(concurrency)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="query")
@@ -110,14 +112,14 @@ class Engine:
             raise QueryError(f"offset of {offset}, at least 0 and at most {MAX_OFFSET}; further down, use the cursor")
         if order not in ("newest", "oldest"):
             raise QueryError(f"order {order!r} is neither newest nor oldest")
-        async with self._question() as question:
+        async with self._question("search") as question:
             return await search.search(
                 question, asked, limit=limit, offset=offset, cursor=cursor, order=order, count=count
             )
 
     async def record(self, id_: int) -> dict[str, Any] | None:
         """Return the record with this id, as in `Found`; None when there is none."""
-        async with self._question() as question:
+        async with self._question("record") as question:
             return await context.by_id(question, id_)
 
     async def context(
@@ -127,7 +129,7 @@ class Engine:
 
         `only` is that of a `Filter` for those around it.
         """
-        async with self._question() as question:
+        async with self._question("context") as question:
             return await context.context(question, id_, before, after, Filter(only=only))
 
     async def aggregate(
@@ -145,12 +147,12 @@ class Engine:
         a field of numbers in `of`, its least, greatest, average and percentiles in each group, too. With an interval,
         each group is counted by bins of time, those of `histogram`. With a limit, only the largest groups are answered.
         """
-        async with self._question() as question:
+        async with self._question("aggregate") as question:
             return await aggregate.aggregate(question, asked, by, of, interval, limit, self._max_groups)
 
     async def histogram(self, asked: Filter, *, interval: timedelta | None = None) -> Histogram:
         """Return counts over time; without an interval, in at most about 100 bins."""
-        async with self._question() as question:
+        async with self._question("histogram") as question:
             return await histogram.histogram(question, asked, interval)
 
     async def patterns(self, asked: Filter, *, limit: int, new_since: datetime | None = None) -> Patterns:
@@ -161,12 +163,12 @@ class Engine:
         """
         self._check_limit(limit)
         most = self._pattern_records if new_since is None else self._member_records
-        async with self._question() as question:
+        async with self._question("patterns") as question:
             return await patterns.patterns(question, asked, limit, most, new_since)
 
     async def members(self, asked: Filter) -> Members:
         """Return the pattern of each of the newest records that match, `member_records` at most."""
-        async with self._question() as question:
+        async with self._question("members") as question:
             return await patterns.members(question, asked, self._member_records)
 
     @property
@@ -184,14 +186,15 @@ class Engine:
             raise QueryError(f"limit of {limit}, at least 1 and at most {self._max_records}")
 
     @asynccontextmanager
-    async def _question(self) -> AsyncIterator[Question]:
-        question = Question(self._store, self._tables, self._pool, self.timeout, self._found_damaged)
-        try:
-            async with asyncio.timeout(self.timeout) as clock, self._turns:
-                yield question
-        except TimeoutError:
-            if clock.expired():
-                raise question.limit_reached() from None
-            raise
-        finally:
-            question.stop()
+    async def _question(self, kind: str) -> AsyncIterator[Question]:
+        with self.around(kind):
+            question = Question(self._store, self._tables, self._pool, self.timeout, self._found_damaged)
+            try:
+                async with asyncio.timeout(self.timeout) as clock, self._turns:
+                    yield question
+            except TimeoutError:
+                if clock.expired():
+                    raise question.limit_reached() from None
+                raise
+            finally:
+                question.stop()

@@ -6,8 +6,8 @@ stands in the log.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any, Literal
 
 import polars as pl
@@ -35,12 +35,20 @@ class ExportQuery(Filters):
     format: Literal["jsonl", "csv", "parquet"] = Field("jsonl", description="The form of the records.")
 
 
-def export_routes(store: Store) -> Sequence[Route[Any, Any]]:
-    """Return the route that exports the records of a store."""
+def export_routes(
+    store: Store, around: Callable[[str], AbstractContextManager[object]] = lambda _: nullcontext()
+) -> Sequence[Route[Any, Any]]:
+    """Return the route that exports the records of a store; `around` is entered around each, as `Engine.around` is."""
+    exports = _Export(Exporter(store))
+
+    async def export(request: web.Request, query: ExportQuery, body: None) -> web.StreamResponse:
+        with around("export"):
+            return await exports.export(request, query, body)
+
     return [
         Route(
             "GET", "/logs/export", "All records that match, batch by batch, oldest batch first; a broken end is an"
-            " export that is not whole", "reading", _Export(Exporter(store)).export,
+            " export that is not whole", "reading", export,
             query=ExportQuery, produces=[form.media_type for form in FORMS.values()],
             statuses={400: "An argument that makes no sense.", 503: "Too many exports, or the store is away."},
             scope="query",

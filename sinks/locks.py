@@ -17,6 +17,8 @@ INDEXES = -5
 UNPACKING = -6
 #: A batch is opened under it: so batches are seen in the order of their numbers.
 OPENING = -7
+#: Who has it evaluates the alerts, for as long as its connection lasts.
+ALERTS = -8
 
 
 @contextlib.asynccontextmanager

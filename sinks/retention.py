@@ -1,5 +1,7 @@
 """What is older than it is kept: the rows of days whose batches are packed, and batches past `retention`.
 
+A limit of size is one of age, too: that of the oldest for which there is room.
+
 Rows go by whole UTC days of `received_at`, when no batch needs them any more: all that have rows in that day are packed
 or gone. Rows of no day's partition, in `logs_default`, go by the same rule, one by one. A batch goes as a whole, when
 both its records and the batch itself are older than `retention`; so a clock that jumped back drops nothing young.
@@ -45,6 +47,16 @@ where received_at < $2
         select from batches b where b.batch = l.batch and packed_at is null and not coalesce({_OLD}, false)
     )
     and not exists (select from kept_days where day = (received_at at time zone 'UTC')::date and keep_until > $3)
+"""  # noqa: S608 - texts of ours
+#: The newest of the packed batches for which, with all that are newer, there is no room.
+_NO_ROOM = f"""
+select max(at) from (
+    select at, sum(size) over (order by at desc, batch desc) as so_far
+    from (
+        select batch, greatest(received_max, closed_at) as at, {PACKED_SIZE} as size
+        from batches where packed_at is not null
+    ) packed
+) newest_first where so_far > $1
 """  # noqa: S608 - texts of ours
 _KEPT_DAYS = "select day from kept_days where keep_until > $1"
 
@@ -92,6 +104,27 @@ def border(now: datetime, rows_retention: timedelta, retention: timedelta | None
     batches = _EPOCH if retention is None else _before(now, retention)
     rows = max(batches, _before(now, rows_retention)).astimezone(UTC)
     return Border(now, batches, datetime.combine(rows, time(), UTC))
+
+
+async def within(
+    con: asyncpg.Connection, old: Border, rows_size: int | None = None, packed_size: int | None = None
+) -> Border:
+    """Return the border at which rows and packed batches take no more than so many bytes, if it is a later one.
+
+    The oldest go first; of the rows whole days, and never today's. None is no limit.
+    """
+    batches, rows = old.batches, old.rows
+    if packed_size is not None and (newest := await con.fetchval(_NO_ROOM, packed_size)):
+        batches = max(batches, newest + timedelta(microseconds=1))
+    if rows_size is not None:
+        left = rows_size
+        for name in sorted(filter(day_of, await names(con)), reverse=True):
+            left -= await con.fetchval("select pg_total_relation_size(to_regclass($1))", name)
+            day = day_of(name)
+            if left < 0 and day and day < old.now.astimezone(UTC).date():
+                rows = max(rows, datetime.combine(day, time(), UTC) + DAY)
+                break
+    return Border(old.now, batches, max(rows, datetime.combine(batches.astimezone(UTC), time(), UTC)))
 
 
 def _before(now: datetime, span: timedelta) -> datetime:

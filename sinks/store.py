@@ -10,13 +10,14 @@ from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import polars as pl
 
 from logagg.protocols.columns import Records
 from logagg.protocols.record import Reject
 from logagg.sinks import commits, frames, opening, owners, reading
+from logagg.sinks.alerts import Alerts
 from logagg.sinks.batches import BatchInfo, Bounds, Loaded, OpenBatch
 from logagg.sinks.connections import NOT_YET, Connections
 from logagg.sinks.errors import StoreError, StoreUnavailable, unavailable
@@ -24,27 +25,28 @@ from logagg.sinks.keys import Keys
 from logagg.sinks.owners import Owner
 from logagg.sinks.packed import PackedReader
 from logagg.sinks.packer import Packer
+from logagg.sinks.sources import Sources
 from logagg.sinks.tokens import Tokens
 from logagg.sinks.upkeep import Maintenance, Upkeep
-from logagg.sinks.writing import BatchLost, Doubt, Place, Repeated, Sifted, columns_of, nothing, outcome, put
+from logagg.sinks.writing import (
+    BatchLost,
+    Doubt,
+    Place,
+    Repeated,
+    Sifted,
+    Written,
+    columns_of,
+    nothing,
+    outcome,
+    put,
+    with_poison,
+)
 
 __all__ = ["BatchInfo", "Loaded", "Store", "StoreError", "StoreUnavailable", "Upkeep", "Written"]
 
 #: The most records of one write, and before a batch is full: together 17 bits of places.
 MOST = 1 << 16
 _ABANDONED = "the store is being closed, and PostgreSQL does not answer"
-
-
-class Written(NamedTuple):
-    """What became of a write."""
-
-    stored: int
-    #: Records that PostgreSQL refuses: they are in the quarantine instead.
-    quarantined: list[Reject]
-    #: Which they are: their positions among the records of the write.
-    refused: list[int]
-    #: A write with one of the keys was in already; nothing of this one is.
-    repeated: bool = False
 
 
 class Store:
@@ -77,6 +79,8 @@ class Store:
         self._owner = Owner(self._connections.one)
         self.keys = Keys(self._connections)
         self.tokens = Tokens(self._connections)
+        self.sources = Sources(self._connections)
+        self.alerts = Alerts(self._connections)
         self._bounds = Bounds(batch_records, batch_bytes, batch_age.total_seconds())
         self._turn = asyncio.Lock()  # fair: ids follow the order of the calls
         self._current: OpenBatch | None = None
@@ -153,7 +157,7 @@ class Store:
                 except Repeated:
                     return Written(0, [], [], repeated=True)
                 else:
-                    return _with_poison(written, poison)
+                    return with_poison(written, poison)
 
     async def _place(self, frame: pl.DataFrame) -> tuple[OpenBatch | None, pl.DataFrame]:
         """Give each record its batch and id."""
@@ -337,12 +341,13 @@ class Store:
         with unavailable():
             await self._owner.live()
 
-    async def maintenance(self, rows_retention: timedelta, retention: timedelta | None = None) -> Upkeep:
+    async def maintenance(self, rows: timedelta, packed: timedelta | None = None, *sizes: int | None) -> Upkeep:
         """Do what is due: partitions ahead, batches left open or unpacked, what is older than it is kept, BRIN indexes.
 
-        To be called each minute. Of several stores on one database, one does what they share. `rows_retention` is how
-        long rows are kept once they are packed, `retention` how long batches are; None is for ever. A task that fails
-        says so in the answer; StoreUnavailable is raised when the server does not answer at all.
+        To be called each minute. Of several stores on one database, one does what they share. Rows are kept for
+        `rows` once they are packed, batches for `packed`; `sizes` are the most bytes that either may take;
+        None is no limit. A task that fails says so in the answer; StoreUnavailable is raised when the server does not
+        answer at all.
         """
         self._check()
         with unavailable():
@@ -351,7 +356,7 @@ class Store:
                 self._retire_if_full()
             for batch in [b for b in self._own.values() if b is not self._current]:
                 await self._close_batch(batch)
-            return await self._upkeep.round(rows_retention, retention)
+            return await self._upkeep.round(rows, packed, *sizes)
 
     async def index_rows(self) -> Upkeep:
         """Build one GIN index for SQL on a day that is over, if one is missing; that may take many minutes."""
@@ -382,13 +387,3 @@ class Store:
         await self._progress.close()
         await self._connections.close()
         await self._owner.leave()
-
-
-def _with_poison(written: Written, poison: dict[int, Reject]) -> Written:
-    """Add the records that could not become columns, by position, to those that PostgreSQL refused."""
-    if not poison:
-        return written
-    count = written.stored + len(written.refused) + len(poison)
-    left = [position for position in range(count) if position not in poison]
-    refused = sorted([*poison, *(left[position] for position in written.refused)])
-    return Written(written.stored, [*poison.values(), *written.quarantined], refused)

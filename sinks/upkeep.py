@@ -195,7 +195,13 @@ class Maintenance:
         self._unpackable: dict[int, float] = {}
         self._unbuildable: dict[str, float] = {}
 
-    async def round(self, rows_retention: timedelta, kept: timedelta | None) -> Upkeep:
+    async def round(
+        self,
+        rows_retention: timedelta,
+        kept: timedelta | None,
+        rows_size: int | None = None,
+        packed_size: int | None = None,
+    ) -> Upkeep:
         """Do what is due, but for the GIN indexes. One task that fails does not stop the others."""
         done = Upkeep()
 
@@ -206,7 +212,8 @@ class Maintenance:
             done.adopted = await owners.adopt_orphans(con, self._owner.number)
 
         async def drop(con: asyncpg.Connection) -> None:
-            done.dropped = await retention.drop_expired(con, retention.border(await _now(con), rows_retention, kept))
+            old = retention.border(await _now(con), rows_retention, kept)
+            done.dropped = await retention.drop_expired(con, await retention.within(con, old, rows_size, packed_size))
 
         await self._run(done, "partitions", MAINTENANCE, make)
         await self._run(done, "orphans", MAINTENANCE, adopt)

@@ -36,6 +36,18 @@ class Repeated(Exception):
     """A write with one of these keys is in already."""
 
 
+class Written(NamedTuple):
+    """What became of a write."""
+
+    stored: int
+    #: Records that PostgreSQL refuses: they are in the quarantine instead.
+    quarantined: list[Reject]
+    #: Which they are: their positions among the records of the write.
+    refused: list[int]
+    #: A write with one of the keys was in already; nothing of this one is.
+    repeated: bool = False
+
+
 class Sifted(NamedTuple):
     """Records that went in, what is known of them, and those that never will."""
 
@@ -197,3 +209,13 @@ def _clean(reject: Reject) -> Reject:
 
 def _text(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def with_poison(written: Written, poison: dict[int, Reject]) -> Written:
+    """Add the records that could not become columns, by position, to those that PostgreSQL refused."""
+    if not poison:
+        return written
+    count = written.stored + len(written.refused) + len(poison)
+    left = [position for position in range(count) if position not in poison]
+    refused = sorted([*poison, *(left[position] for position in written.refused)])
+    return Written(written.stored, [*poison.values(), *written.quarantined], refused)

@@ -67,7 +67,9 @@ async def start_daemon(database_url: str) -> AsyncIterator[Starter]:
             listeners = {name: ":0" for name, value in load_settings() if name.endswith("_listen") and value}
             folder = stack.enter_context(TemporaryDirectory(prefix="logagg-test-"))
             made = Settings(**{"database_url": database_url, "data_dir": folder, **listeners, **settings})
-            group.create_task(run(Reloading(made, lambda: made), stopping, listening.set_result))
+            task = group.create_task(run(Reloading(made, lambda: made), stopping, listening.set_result))
+            # One that cannot start never listens.
+            task.add_done_callback(lambda _: listening.done() or listening.cancel())
             addresses = await listening
             http = aiohttp.ClientSession(f"http://{addresses['http_listen']}")
             await stack.enter_async_context(http)

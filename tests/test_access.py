@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Routes that anybody may ask, any token may, and what the others are for.
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
-ADMIN = {("GET", "/metrics")}
+ADMIN = {("GET", "/metrics"), ("GET", "/alerts"), ("POST", "/alerts/a/test")}
 TOKENS = {
     "ingest": (["ingest"], [], []),
     "query": (["query"], [], []),
@@ -70,7 +70,9 @@ async def routes(daemon: RunningDaemon, secret: str) -> set[tuple[str, str]]:
     async with daemon.http.get("/openapi.json", headers=bearer(secret)) as answer:
         paths = (await answer.json())["paths"]
     shown = {
-        (method.upper(), path.replace("{id}", "1").replace("{index}", "a")) for path in paths for method in paths[path]
+        (method.upper(), path.replace("{id}", "1").replace("{index}", "a").replace("{name}", "a"))
+        for path in paths
+        for method in paths[path]
     }
     hidden = {("GET", path) for path in ("/docs", "/redoc", "/openapi.json", "/assets/app.js", "/ready", "/_license")}
     return shown | hidden
@@ -86,8 +88,8 @@ async def test_who_may_do_what(secrets: tuple[RunningDaemon, dict[str, str]]) ->
         assert (bare, wrong) == ((200, 200) if (method, path) in OPEN else (401, 401)), (method, path)
         if (method, path) in OPEN:
             continue
-        sends = method in ("POST", "PUT") and path != "/logs/search"
-        reads = path.startswith("/logs") and not sends
+        sends = method in ("POST", "PUT") and path != "/logs/search" and (method, path) not in ADMIN
+        reads = path.startswith(("/logs", "/sources")) and not sends
         needed = "ingest" if sends else "query" if reads else "admin" if (method, path) in ADMIN else None
         if path == "/logs/tail":
             path += "?last_event_id=none"

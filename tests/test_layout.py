@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("protocols", "sinks", "query", "collector", "cli")
 OTHER_NAMES = {
     "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "Makefile", "README.md", "benchmarks", "docs",
-    "docker-compose.yml", "pyproject.toml", "systemd", "tests",
+    "docker-compose.yml", "mkdocs.yml", "pyproject.toml", "systemd", "tests",
 }  # fmt: skip
 #: What a room must do without, so that it can be used and tested without it.
 FOREIGN = {

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from logagg.sinks import partitions, retention
+from logagg.sinks.reading import PACKED_SIZE
 from logagg.sinks.retention import Dropped
 from logagg.sinks.store import Store
 
@@ -110,6 +111,36 @@ async def test_batches_and_rows_go_each_at_their_time(
     assert (due.rows_bytes > 0, due.packed_bytes > 0) == (bool(due.days), bool(due.batches))
     assert await ages(sql) == days_left
     assert [(NOW - time).days for time in await received(sql)] == rows_left
+
+
+async def test_what_there_is_no_room_for_goes_the_oldest_first(database_url: str, sql: asyncpg.Connection) -> None:
+    await partitions.ensure(sql, NOW, back=5, ahead=0)
+    await leave_packed(database_url, *([record(NOW - n * DAY)] for n in range(6)))
+    await forget_today(sql)
+    for_ever = retention.border(NOW, 400_000 * DAY, None)
+    sizes = await sql.fetch(
+        f"select {PACKED_SIZE} from batches order by received_max desc"  # noqa: S608 - a text of ours
+    )
+    four, day = sum(size for (size,) in sizes[:4]), await sql.fetchval("select pg_total_relation_size('logs_20310301')")
+    for room in ({}, {"packed_size": sum(size for (size,) in sizes)}, {"rows_size": 6 * day}):
+        assert await retention.within(sql, for_ever, **room) == for_ever
+    old = await retention.within(sql, for_ever, rows_size=3 * day - 1)
+    assert await retention.drop_expired(sql, old) == Dropped(
+        ("logs_20310224", "logs_20310225", "logs_20310226", "logs_20310227")
+    )
+    assert await ages(sql) == [5, 4, 3, 2, 1, 0]
+    due = await retention.due(sql, await retention.within(sql, for_ever, packed_size=four))
+    assert (due.batches, due.records) == (2, 2)
+    await retention.drop_expired(sql, await retention.within(sql, for_ever, packed_size=four))
+    assert await ages(sql) == [3, 2, 1, 0]
+    # Rows do not outlive their batches, and today's stay whatever they take.
+    old = await retention.within(sql, for_ever, rows_size=0, packed_size=four - sizes[3]["?column?"])
+    await retention.drop_expired(sql, old)
+    assert await ages(sql) == [2, 1, 0]
+    assert await days(sql) == ["logs_20310301"]
+    await retention.drop_expired(sql, await retention.within(sql, for_ever, rows_size=0, packed_size=0))
+    assert await ages(sql) == []
+    assert await days(sql) == ["logs_20310301"]
 
 
 async def test_a_batch_past_retention_goes_packed_or_not(database_url: str, sql: asyncpg.Connection) -> None:

@@ -1,0 +1,90 @@
+"""The rules of alerts in the settings: what is taken, what is said of mistakes, and what is never shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from logagg.cli.main import cli
+from logagg.collector.alerts import read_rules
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = """
+[[alerts]]
+name = "errors"
+query = "service=shop level>=error"
+threshold = 10
+window = "5m"
+webhook = "https://hooks.example/secret-path"
+headers = { Authorization = "Bearer secret-key" }
+
+[[alerts]]
+name = "backup"
+query = "service=backup"
+silence = "25h"
+webhook = "https://hooks.example/secret-path"
+
+[[alerts]]
+name = "new-errors"
+new_pattern = true
+webhook = "https://hooks.example/secret-path"
+"""
+
+
+def check(path: Path, text: str) -> Any:
+    path.write_text(text)
+    return CliRunner().invoke(cli, ["check-config", "--config", str(path)], prog_name="logagg")
+
+
+def test_check_config_takes_them_and_shows_no_secret(tmp_path: Path) -> None:
+    checked = check(tmp_path / "logagg.toml", FILE)
+    assert checked.exit_code == 0, checked.stderr
+    assert "errors, backup, new-errors" in checked.stdout
+    assert "secret" not in checked.stdout
+
+
+def test_check_config_says_every_mistake(tmp_path: Path) -> None:
+    wrong = FILE.replace("threshold = 10", "threshold = 0").replace('"25h"', '"long"').replace("query", "qery", 1)
+    checked = check(tmp_path / "logagg.toml", wrong)
+    assert checked.exit_code == 2
+    assert "logagg.toml:2: alerts: alert 1 (errors): threshold: " in checked.stderr
+    assert "alert 1 (errors): qery: unknown key" in checked.stderr
+    assert "alert 2 (backup): silence: 'long' is no duration" in checked.stderr
+    assert "secret" not in checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({}, "has no condition; expected threshold, silence or new_pattern"),
+        ({"threshold": 1, "silence": "1h"}, "has threshold and silence"),
+        ({"silence": "1h", "window": "1h"}, "has silence and window"),
+        ({"threshold": 1, "query": "(a"}, "query: "),
+        ({"threshold": 1, "webhook": "ftp://secret/"}, "webhook: no address of a webhook; expected https://host/path"),
+        ({"threshold": 1, "webhook": "http://:0/secret"}, "webhook: no address"),
+        ({"threshold": 1, "headers": {"A": "secret\nB: c"}}, "headers: the value of A holds what no header can"),
+        ({"threshold": 1, "headers": {"A b": "secret"}}, "headers: 'A b' is no name of a header"),
+        ({"threshold": 1, "every": "0s"}, "every: "),
+        ({"threshold": 1, "name": "a b"}, "name: "),
+    ],
+)
+def test_a_rule_that_cannot_be(rule: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match="alert 1") as error:
+        read_rules([{"name": "a", "webhook": "https://secret/", **rule}])
+    assert said in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_names_are_used_once_and_the_environment_has_json() -> None:
+    text = '[{"name": "a", "threshold": 1, "webhook": "https://h/"}, {"name": "a", "silence": "1h", "webhook": "https://h/"}]'
+    with pytest.raises(ValueError, match="two alerts are named 'a'"):
+        read_rules(text)
+    with pytest.raises(ValueError, match="no JSON"):
+        read_rules("[")
+    with pytest.raises(ValueError, match="expected tables"):
+        read_rules('{"name": "a"}')
+    assert read_rules("") == ()
