@@ -147,7 +147,7 @@ def prune(
     rows_size: int | None,
     dry_run: bool,
 ) -> None:
-    """Drop batches and rows that are older than this, or the oldest of too many, now.
+    """Drop the oldest batches and rows, now.
 
     The daemons do this by themselves, by the settings retention, rows_retention, retention_size and
     rows_retention_size. Batches go as a whole, and rows by the day, once all batches with rows in that day are packed
