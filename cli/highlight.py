@@ -9,6 +9,7 @@ cannot follow, it does not colour.
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -147,7 +148,9 @@ def _joined(patterns: list[str]) -> re.Pattern[str] | None:
 
 def _compiled(pattern: str) -> re.Pattern[str] | None:
     try:
-        return re.compile(pattern)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Python will once read otherwise; the server has read it already
+            return re.compile(pattern)
     except (re.error, RecursionError, OverflowError):
         return None  # the server's engine knows what Python's does not
 

@@ -77,11 +77,14 @@ def test_patterns_lead_to_their_records(site: Site) -> None:
 def test_all_of_it_by_keys(live: Site) -> None:
     live.send(*({"message": f"lark {n}", "timestamp": live.ago(n)} for n in range(3)))
     live.open()
+    expect(live.lines).not_to_have_count(0)  # before that nobody listens to keys
     keys = live.page.keyboard
     keys.press("/")
+    expect(live.page.get_by_label("Query")).to_be_focused()
     keys.type("lark")
     keys.press("Enter")
     expect(live.lines).to_have_count(3)
+    expect(live.page.locator("[aria-busy]")).to_have_count(0)
     keys.press("Escape")
     for key in ("j", "j", "k"):
         keys.press(key)
