@@ -100,6 +100,7 @@ class Site:
 
     def open(self, q: str | None = None, **parameters: str) -> None:
         """Open the page with these parameters."""
+        self.page.bring_to_front()  # keys go to the window that has the focus
         asked = parameters | ({} if q is None else {"q": q})
         self.page.goto(f"{self.url}/?{urllib.parse.urlencode(asked)}")
 

@@ -82,6 +82,7 @@ def test_all_of_it_by_keys(live: Site) -> None:
     keys.press("/")
     expect(live.page.get_by_label("Query")).to_be_focused()
     keys.type("lark")
+    expect(live.page.get_by_label("Query")).to_have_value("lark")
     keys.press("Enter")
     expect(live.lines).to_have_count(3)
     expect(live.page.locator("[aria-busy]")).to_have_count(0)
