@@ -64,8 +64,9 @@ def create(
     With --service or --environment, only such records may be sent and read; one that names none gets that of the token,
     if there is one only.
     """
-    if not name.strip() or any(not each for each in (*services, *environments)):
-        raise Failure("a name is empty")
+    for each in (name, *services, *environments):
+        if not each.strip() or not each.isprintable():
+            raise Failure(f"{each!r} is no name: it is empty, or holds what cannot be printed")
     work = partial(_create, name, scope, services, environments)
     secret, first = run(place_of(config, database_url), work, create=True)
     click.echo(secret)

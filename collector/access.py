@@ -2,7 +2,8 @@
 
 As long as there has never been a token, and `auth_required` is off, everybody is let in. From the first token on every
 route but `/healthz` and `/readyz` wants one; tokens that are revoked stay in the table, so nothing opens again. The
-daemon keeps the hashes in a file, for starts at which PostgreSQL is away.
+daemon keeps the hashes in a file, for starts at which PostgreSQL is away; one that cannot be read lets nobody in until
+PostgreSQL has answered.
 """
 
 import asyncio
@@ -41,12 +42,14 @@ class Access:
         self._metrics = metrics
         self._required = required
         self._complaints = Complaints()
-        self._known: Sequence[Token] = self._kept()
+        #: None: there is a file of tokens, and it cannot be read.
+        self._kept = self._read()
+        self._known: Sequence[Token] | None = self._kept
 
     @property
     def closed(self) -> bool:
         """Whether a token is needed."""
-        return self._required or bool(self._known)
+        return self._required or self._known is None or bool(self._known)
 
     async def run(self) -> NoReturn:
         """Follow the table of tokens."""
@@ -62,14 +65,19 @@ class Access:
             if known and not self.closed:
                 log.info("there are tokens now: every request needs one", tokens=len(known))
             self._known = known
-            await asyncio.to_thread(self._keep, known)
+        if known != self._kept:
+            try:
+                await asyncio.to_thread(self._keep, known)
+                self._kept = known
+            except OSError as error:  # tried again
+                self._complaints.say("the file of tokens cannot be written", "http", "", str(error))
 
     def admit(self, request: web.Request, scope: str) -> Grant:
         """Return what a request may do on a route of this scope. Raises HTTPUnauthorized, HTTPForbidden."""
         if scope == OPEN or not self.closed:
             return EVERYTHING
         secret = secret_of(request.headers)
-        token = find(self._known, secret) if secret else None
+        token = find(self._known or (), secret) if secret else None
         if token is None:
             why = "the token is not known, or was revoked" if secret else "a token is needed; see `logagg token create`"
             raise self._refused(request, 401, why)
@@ -87,28 +95,27 @@ class Access:
         self._complaints.say("a request was refused", "http", request.remote or "", why)
         return refused(status, why)
 
-    def _kept(self) -> list[Token]:
+    def _read(self) -> list[Token] | None:
         try:
             return [
                 Token(**each | {"hash": bytes.fromhex(each["hash"])}) for each in orjson.loads(self._file.read_bytes())
             ]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError) as error:
-            log.error("the file of tokens cannot be read; they are read from PostgreSQL", reason=str(error))
-            return []
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            log.error(
+                "the file of tokens cannot be read; nobody is let in before PostgreSQL answers", reason=str(error)
+            )
+            return None
 
     def _keep(self, tokens: Sequence[Token]) -> None:
-        """Write the file whole, or leave it; only we may read it."""
+        """Write the file whole, or leave it; only we may read it. Raises OSError."""
         new = self._file.with_suffix(".new")
-        try:
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(orjson.dumps([token._asdict() | {"hash": token.hash.hex()} for token in tokens]))
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._file)
-        except OSError as error:
-            log.warning("the file of tokens cannot be written", reason=str(error))
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(orjson.dumps([token._asdict() | {"hash": token.hash.hex()} for token in tokens]))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._file)
 
 
 def within(decoded: Decoded | Columnar, grant: Grant) -> Decoded | Columnar:

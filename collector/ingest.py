@@ -146,11 +146,15 @@ def tagged(decoded: Decoded | Columnar, tag: str) -> Decoded | Columnar:
 
 
 def idempotency_key(request: web.Request) -> str | None:
-    """Return what the sender repeats when it sends the same body again. Raises HTTPBadRequest when it is too long."""
+    """Return what the sender repeats when it sends the same body again. Raises HTTPBadRequest when it is too long.
+
+    Senders with different tokens may use the same key for different bodies.
+    """
     key = request.headers.get(KEY) or None
     if key and len(key) > LONGEST_KEY:
         raise web.HTTPBadRequest(reason=f"{KEY} of {len(key)} characters, at most {LONGEST_KEY}")
-    return key
+    token = grant_of(request).name
+    return f"{token}\n{key}" if key and token else key
 
 
 def _queued(message: str) -> web.Response:

@@ -96,13 +96,13 @@ class Intake:
         else:
             decoded = self._redacted(decoded)
         chunks = list(self._chunks(transport, decoded, size, key, acked=True))
-        self.limits.charge(source, len(decoded.records) + len(decoded.rejects), size)
         if not self._buffer.has_room(sum(chunk.count for chunk in chunks), size):
             self._metrics.dropped.labels(transport, "buffer full").inc(sum(chunk.count for chunk in chunks))
             raise Overloaded(
                 f"the buffer is full: {self._buffer.records} of {self._buffer.max_records} records and"
                 f" {self._buffer.bytes} of {self._buffer.max_bytes} bytes wait for PostgreSQL"
             )
+        self.limits.charge(source, len(decoded.records) + len(decoded.rejects), size)
         self.admit(chunks)
         await self._durable([chunk.done for chunk in chunks if chunk.done])
         self._metrics.of(transport).ack_seconds.observe(loop.time() - began)

@@ -27,10 +27,12 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, Field
 
+from logagg.collector.access import within
 from logagg.collector.intake import Intake, Overloaded
 from logagg.collector.limits import source_of
 from logagg.protocols.journald import Batch, JournalDecoder, key_of
 from logagg.protocols.record import Origin
+from logagg.query.grants import grant_of
 from logagg.query.http import Route, reply
 from logagg.sinks.errors import StoreUnavailable
 from logagg.sinks.keys import Keys
@@ -160,6 +162,7 @@ class _Upload:
         self._content = request.content
         self._peer = request.remote or ""
         self._source = source_of(request)
+        self._grant = grant_of(request)
         self._resumes = request.headers.get("User-Agent", "").startswith(PROGRAM)
         self._decoder = JournalDecoder(uploads.max_frame)
         self._turn: _Turn | None = None
@@ -208,7 +211,7 @@ class _Upload:
     async def _store(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
             left = await self._left(batch)
-            decoded, whole = left.decoded, batch.decoded
+            decoded, whole = within(left.decoded, self._grant), batch.decoded
             count = len(decoded.records) + len(decoded.rejects)
             repeated = len(whole.records) + len(whole.rejects) - count
             self._uploads.intake.repeated(TRANSPORT, repeated, batch.size - left.size)

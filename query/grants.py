@@ -36,6 +36,12 @@ Guard = Callable[[web.Request, str], Grant]
 GUARD: Final[web.AppKey[Guard]] = web.AppKey("GUARD")
 
 
+def let_in(request: web.Request, scope: str) -> None:
+    """Ask whether a request may go on; raises what the guard raises."""
+    if guard := request.app.get(GUARD):
+        request[GRANT] = guard(request, scope)
+
+
 def grant_of(request: web.Request) -> Grant:
     """Return what a request may do that was let in."""
     grant: Grant = request.get(GRANT, EVERYTHING)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from logagg.protocols import jsontext
 from logagg.query.bodies import BODIES
 from logagg.query.errors import QueryError, QueryLimit
-from logagg.query.grants import ANY, GRANT, GUARD
+from logagg.query.grants import ANY, let_in
 from logagg.sinks.errors import StoreUnavailable
 
 Query = TypeVar("Query")
@@ -92,13 +92,12 @@ class Route(Generic[Query, Body]):
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Check the request, and answer it. Raises Unfit, and what the handler raises."""
-        if guard := request.app.get(GUARD):
-            try:
-                request[GRANT] = guard(request, self.scope)
-            except web.HTTPException as error:
-                if self.refuse:
-                    return self.refuse(request, error)
-                raise
+        try:
+            let_in(request, self.scope)
+        except web.HTTPException as error:
+            if self.refuse:
+                return self.refuse(request, error)
+            raise
         # Of a parameter given twice the last counts, as in FastAPI.
         asked = {name: value for name, value in request.query.items()}  # noqa: C416  # dict() would take the first
         query = check(self.query_adapter, asked, "query") if self.query_adapter else None

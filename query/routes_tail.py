@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 from pydantic import Field
 
+from logagg.query.grants import let_in
 from logagg.query.http import Route
 from logagg.query.models import Filters
 from logagg.query.routes_logs import to_filter
@@ -15,6 +16,7 @@ from logagg.query.tail import MAX_BACKLOG, Tails
 
 #: Seconds that a client may take to read what fills its buffers.
 _STALL = 600.0
+SCOPE = "query"
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx would gather what is to come at once
 
 log = structlog.get_logger(__name__)
@@ -35,7 +37,7 @@ def tail_routes(tails: Tails) -> Sequence[Route[Any, Any]]:
         Route(
             "GET", "/logs/tail", "Records as they are committed: server-sent events, which go on behind Last-Event-ID",
             "reading", _Tail(tails).tail, query=TailQuery, produces=["text/event-stream"],
-            statuses={400: "An argument that makes no sense.", 503: "Too many tails."}, scope="query",
+            statuses={400: "An argument that makes no sense.", 503: "Too many tails."}, scope=SCOPE,
         )
     ]  # fmt: skip
 
@@ -57,7 +59,10 @@ class _Tail:
             async with self._tails.tail(to_filter(request, query), resume=resume, backlog=query.backlog) as events:
                 await response.prepare(request)
                 async for data in events:
+                    let_in(request, SCOPE)  # a token may be revoked meanwhile
                     await _write(request, response, data)
+        except web.HTTPUnauthorized:
+            log.debug("a tail has ended", reason="its token was revoked")
         except (ConnectionError, TimeoutError) as error:
             log.debug("a tail has ended", reason=str(error) or type(error).__name__)
             if request.transport is not None:

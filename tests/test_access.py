@@ -243,6 +243,62 @@ async def test_tokens_are_known_while_postgresql_is_away(
     assert await asked(away, "POST", "/ingest", secret, json=[{"message": "m"}]) == 200  # into the journal
 
 
+async def test_a_file_of_tokens_that_cannot_be_read_lets_nobody_in(start_daemon: Starter, tmp_path: Path) -> None:
+    for number, text in enumerate(["{", "[{}]", '[{"hash": 1}]', "[1]"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "tokens.json").write_text(text)
+        daemon = await start_daemon(data_dir=folder, database_url="postgresql://nobody@127.0.0.1:1/none")
+        assert await asked(daemon, "POST", "/ingest", json=[{"message": "m"}]) == 401, text
+        assert await asked(daemon, "GET", "/healthz") == 200
+
+
+async def test_the_file_is_written_as_soon_as_it_can_be(
+    start_daemon: Starter, sql: asyncpg.Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "tokens.new").mkdir()  # in the way
+    daemon = await start_daemon(data_dir=tmp_path)
+    await tokens.create(sql, "sender", ["ingest"])
+    await until(daemon, 401)
+    assert not (tmp_path / "tokens.json").exists()
+    (tmp_path / "tokens.new").rmdir()
+    async with asyncio.timeout(20):
+        while not (tmp_path / "tokens.json").exists():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_journal_of_others_is_refused(secrets: tuple[RunningDaemon, dict[str, str]]) -> None:
+    daemon, made = secrets
+    entry = b"MESSAGE=m\nSYSLOG_IDENTIFIER=%b\n\n"
+    assert await asked(daemon, "POST", "/upload", made["shop"], data=entry % b"bank") == 403
+    assert await asked(daemon, "POST", "/upload", made["shop"], data=entry % b"shop") == 200
+    async with daemon.http.get("/logs", headers=bearer(made["query"])) as answer:
+        assert [each["service"] for each in await answer.json()] == ["shop"]
+
+
+async def test_a_tail_ends_with_its_token(
+    secrets: tuple[RunningDaemon, dict[str, str]], sql: asyncpg.Connection
+) -> None:
+    daemon, made = secrets
+    async with daemon.http.get("/logs/tail", headers=bearer(made["query"])) as answer:
+        assert answer.status == 200
+        assert await tokens.revoke(sql, "query")
+        await until(daemon, 401, made["query"])
+        assert await asked(daemon, "POST", "/ingest", made["ingest"], json=[{"message": "later"}]) == 200
+        async with asyncio.timeout(20):
+            assert b"later" not in await answer.content.read()
+
+
+async def test_one_key_of_two_tokens_is_two_keys(secrets: tuple[RunningDaemon, dict[str, str]]) -> None:
+    daemon, made = secrets
+    for name in ("ingest", "shop", "ingest"):
+        headers = bearer(made[name]) | {"Idempotency-Key": "batch 1"}
+        async with daemon.http.post("/ingest", json=[{"message": name}], headers=headers) as answer:
+            assert answer.status == 200
+    async with daemon.http.get("/logs", headers=bearer(made["query"])) as answer:
+        assert sorted(each["message"] for each in await answer.json()) == ["ingest", "shop"]
+
+
 def test_the_command(database_url: str) -> None:
     def token(*arguments: str) -> Any:
         return CliRunner().invoke(cli, ["token", *arguments, "--database-url", database_url], prog_name="logagg")
@@ -257,6 +313,9 @@ def test_the_command(database_url: str) -> None:
     assert token("create", "--name", "a b", "--scope", "query").stderr == (
         "logagg: there is, or was, a token 'a b': names are used once\n"
     )
+    for odd in ("", "a\nb", "\x1b[2J"):
+        assert "is no name" in token("create", "--name", odd, "--scope", "query").stderr
+        assert "is no name" in token("create", "--name", "d", "--scope", "query", "--service", odd).stderr
     assert "'read' is none of ingest, query, admin" in token("create", "--name", "c", "--scope", "read").stderr
     assert token("revoke", "a b").exit_code == 0
     assert (

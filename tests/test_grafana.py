@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 import pytest
 
 from logagg.protocols.record import LEVELS, Record
 from logagg.sinks.store import Store
+
+if TYPE_CHECKING:
+    from logagg.tests.boards import check_board
+else:
+    from boards import check_board
 
 BOARD = json.loads((Path(__file__).parents[1] / "docs" / "grafana" / "logagg.json").read_text(encoding="utf-8"))
 NOW = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
@@ -77,20 +82,7 @@ async def filled(store: Store, sql: asyncpg.Connection) -> asyncpg.Connection:
 def test_it_can_be_imported() -> None:
     (source,) = BOARD["__inputs"]
     assert source["pluginId"] == "grafana-postgresql-datasource"
-    uids = re.findall(r'"uid": "(\$\{\w+\})"', json.dumps(BOARD))
-    assert set(uids) == {f"${{{source['name']}}}"}
-    assert BOARD["id"] is None
-    panels = BOARD["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    assert {panel["type"] for panel in panels} <= {each["id"] for each in BOARD["__requires"]}
-    cells = [
-        (x, y)
-        for at in (panel["gridPos"] for panel in panels)
-        for x in range(at["x"], at["x"] + at["w"])
-        for y in range(at["y"], at["y"] + at["h"])
-    ]
-    assert len(cells) == len(set(cells)), "panels lie on each other"
-    assert max(x for x, _ in cells) < 24
+    check_board(BOARD)
     variables = {each["name"]: each for each in BOARD["templating"]["list"]}
     assert set(variables) == {"service", "host", "environment", "level"}
     assert all(each["includeAll"] and each["multi"] for each in variables.values())

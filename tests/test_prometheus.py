@@ -17,7 +17,10 @@ from logagg.collector.metrics import Metrics
 from logagg.query.errors import QueryLimit
 
 if TYPE_CHECKING:
+    from logagg.tests.boards import check_board
     from logagg.tests.daemons import RunningDaemon
+else:
+    from boards import check_board
 
 DOCS = Path(__file__).parents[1] / "docs"
 ALERTS = DOCS / "prometheus" / "alerts.yml"
@@ -162,16 +165,4 @@ def test_the_queries_of_the_dashboard_can_be_read(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_can_be_imported() -> None:
-    (source,) = BOARD["__inputs"]
-    assert set(re.findall(r'"uid": "(\$\{\w+\})"', json.dumps(BOARD))) == {f"${{{source['name']}}}"}
-    panels = BOARD["panels"]
-    assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
-    assert {panel["type"] for panel in panels} <= {each["id"] for each in BOARD["__requires"]}
-    cells = [
-        (x, y)
-        for at in (panel["gridPos"] for panel in panels)
-        for x in range(at["x"], at["x"] + at["w"])
-        for y in range(at["y"], at["y"] + at["h"])
-    ]
-    assert len(cells) == len(set(cells)), "panels lie on each other"
-    assert max(x for x, _ in cells) < 24
+    check_board(BOARD)
