@@ -113,6 +113,10 @@ class Site:
         values = urllib.parse.parse_qs(urlsplit(self.page.url).query).get(name)
         return values[0] if values else None
 
+    def expect_focus(self, locator: Locator) -> None:
+        """Wait until this element is the one that keys go to, whether the window has the focus of its screen or not."""
+        self.page.wait_for_function("(node) => document.activeElement === node", arg=locator.element_handle())
+
     @property
     def lines(self) -> Locator:
         """The lines of the records found."""

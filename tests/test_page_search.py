@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Route
+
     from logagg.tests.browser import Site
 
 pytest_plugins = ["browser"]
@@ -37,6 +39,19 @@ def test_more_records_come_as_one_scrolls_each_of_them_once(site: Site) -> None:
     expect(site.lines).to_have_count(600)
     texts = site.page.locator("#results .message").all_text_contents()
     assert texts == [f"heron {n}" for n in range(600)]
+
+
+def test_records_that_come_by_scrolling_leave_the_focus_where_it_is(site: Site) -> None:
+    site.send(*({"message": f"egret {n}", "timestamp": site.ago(n)} for n in range(60)))
+    held: list[Route] = []
+    site.page.route(re.compile(r"/logs\?.*cursor="), lambda route: held.append(route))  # Playwright writes to it
+    with site.page.expect_request(re.compile(r"/logs\?.*cursor=")):
+        site.open("egret")
+    site.page.keyboard.press("/")
+    site.expect_focus(site.page.get_by_label("Query"))
+    held[0].continue_()
+    expect(site.lines).to_have_count(60)
+    site.expect_focus(site.page.get_by_label("Query"))
 
 
 def test_a_click_filters_and_another_takes_it_back(site: Site) -> None:

@@ -80,7 +80,7 @@ def test_all_of_it_by_keys(live: Site) -> None:
     expect(live.lines).not_to_have_count(0)  # before that nobody listens to keys
     keys = live.page.keyboard
     keys.press("/")
-    expect(live.page.get_by_label("Query")).to_be_focused()
+    live.expect_focus(live.page.get_by_label("Query"))
     keys.type("lark")
     expect(live.page.get_by_label("Query")).to_have_value("lark")
     keys.press("Enter")
@@ -103,7 +103,7 @@ def test_all_of_it_by_keys(live: Site) -> None:
     keys.press("t")
     expect(live.lines).to_have_count(3)
     keys.press("h")
-    expect(live.page.get_by_role("slider")).to_be_focused()
+    live.expect_focus(live.page.get_by_role("slider"))
     keys.press("u")
     expect(live.page.get_by_role("button", name="UTC")).to_be_visible()
 
@@ -114,7 +114,7 @@ def test_a_wrong_query_is_shown_with_its_place(site: Site) -> None:
     query.fill("x😀 level>=loud x")
     query.press("Enter")
     expect(site.page.get_by_role("alert")).to_contain_text(re.compile(r"expected one of .*\n +x😀 level>=loud x\n +\^"))
-    expect(query).to_be_focused()
+    site.expect_focus(query)
     expect(query).to_have_attribute("aria-invalid", "true")
     assert query.evaluate("(node) => node.selectionStart") == len("x😀 level>=".encode("utf-16-le")) // 2
     query.fill("level>=error")

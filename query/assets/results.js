@@ -53,11 +53,11 @@ async function older() {
   const signal = loading;
   const address = new URL(next, location.href);
   address.searchParams.set("limit", PAGE);
+  const byKeys = document.activeElement === $("older"); // which loses the focus when it is disabled
   $("older").disabled = true;
   const loaded = await fill($("records"), signal, async () => {
-    const byKeys = document.activeElement === document.body; // it was pressed, and lost the focus when it was disabled
     const [first] = add(await ask(address.pathname + address.search, signal, parseRecords));
-    if (byKeys) first?.querySelector("summary").focus({ preventScroll: true });
+    if (byKeys && document.activeElement === document.body) first?.querySelector("summary").focus({ preventScroll: true });
   });
   $("older").disabled = false;
   if (loaded) watch();
