@@ -132,10 +132,16 @@ async def _unpack(connection: Any, *, since: datetime, until: datetime, into: st
 
 
 @click.command(
-    epilog=examples("logagg db prune --older-than 30d --dry-run", "logagg db prune --packed-size 200GB --dry-run")
+    epilog=examples(
+        "logagg db prune --older-than 30d --dry-run",
+        "logagg db prune --older-than 3d --service chatty",
+        "logagg db prune --packed-size 200GB --dry-run",
+    )
 )
 @place_options
 @click.option("--older-than", callback=_span_or_none, metavar="DURATION", help="Such as 30d, by the time of receipt.")
+@click.option("--service", metavar="NAME", help="Only records of this service; '' for those without.")
+@click.option("--environment", metavar="NAME", help="Only records of this environment; '' for those without.")
 @click.option("--packed-size", callback=_size, metavar="SIZE", help="The oldest batches, until all take no more.")
 @click.option("--rows-size", callback=_size, metavar="SIZE", help="The oldest days of rows, until all take no more.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
@@ -143,6 +149,8 @@ def prune(
     config: Path | None,
     database_url: str | None,
     older_than: timedelta | None,
+    service: str | None,
+    environment: str | None,
     packed_size: int | None,
     rows_size: int | None,
     dry_run: bool,
@@ -152,11 +160,23 @@ def prune(
     The daemons do this by themselves, by the settings retention, rows_retention, retention_size and
     rows_retention_size. Batches go as a whole, and rows by the day, once all batches with rows in that day are packed
     or gone; today's rows stay.
+
+    Records of one service or environment, too, go by themselves, by the setting retention_for: the packed batches with
+    some of them are written anew without, and their rows are deleted.
     """
     if older_than is None and packed_size is None and rows_size is None:
         raise click.UsageError("say what shall go: --older-than, --packed-size or --rows-size")
-    action = partial(_prune, older_than=older_than, packed_size=packed_size, rows_size=rows_size, dry_run=dry_run)
-    click.echo(run(place_of(config, database_url), action, create=False))
+    place = place_of(config, database_url)
+    given = {"service": service, "environment": environment}
+    named = {column: value for column, value in given.items() if value is not None}
+    if not named:
+        action = partial(_prune, older_than=older_than, packed_size=packed_size, rows_size=rows_size, dry_run=dry_run)
+        click.echo(run(place, action, create=False))
+    elif older_than is None or packed_size is not None or rows_size is not None or len(named) > 1:
+        raise click.UsageError("--service or --environment, one of them, goes with --older-than alone")
+    else:
+        ((column, value),) = named.items()
+        click.echo(run(place, partial(_trim, keep=(column, value, older_than), dry_run=dry_run), create=False))
 
 
 async def _prune(
@@ -188,6 +208,24 @@ async def _prune(
     if dropped.rows:
         lines.append(f"rows        {dropped.rows:,} outside of the partitions")
     return "\n".join(["would drop" if dry_run else "dropped", *lines])
+
+
+async def _trim(connection: Any, *, keep: tuple[str, str, timedelta], dry_run: bool) -> str:
+    from logagg.sinks.locks import UNPACKING, locked
+    from logagg.sinks.trimming import Keep, Terms, trim
+
+    await check_schema(connection)
+    now = min(await connection.fetchval("select now()"), datetime.now(UTC))
+    async with locked(connection, UNPACKING, wait=False) as ours:
+        if not ours:
+            raise Failure("an unpack, or a daemon's maintenance, is at the same records: try again in a minute")
+        done = await trim(connection, Terms(None, (Keep(*keep),)), now, remember=False, dry_run=dry_run)
+    for error in done.errors.values():
+        note(error)
+    if done.errors:
+        raise Failure(f"{_count(len(done.errors), 'batch was', 'batches were')} not written anew: see above")
+    would = "would drop" if dry_run else "dropped"
+    return f"{would} {_count(done.records, 'record', 'records')} out of {_count(done.batches, 'batch', 'batches')}"
 
 
 def _why(needing: int) -> str:

@@ -59,6 +59,7 @@ from logagg.sinks.embedded import EmbeddedError, EmbeddedPostgres, default_data_
 from logagg.sinks.errors import StoreError, StoreUnavailable
 from logagg.sinks.journal import Journal, JournalError
 from logagg.sinks.store import Store
+from logagg.sinks.trimming import Keep
 from logagg.sinks.upkeep import Upkeep
 
 log = structlog.get_logger("daemon")
@@ -136,7 +137,10 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
                 "alerts": lambda new: alerting.take(new.alerts),
                 "query_timeout": lambda new: setattr(engine, "timeout", new.query_timeout.total_seconds()),
                 **dict.fromkeys(
-                    ("rows_retention", "rows_retention_size", "retention", "retention_size", "stop_timeout"),
+                    (
+                        *("rows_retention", "rows_retention_size"),
+                        *("retention", "retention_size", "retention_for", "stop_timeout"),
+                    ),
                     _read_when_needed,
                 ),
             }
@@ -313,7 +317,9 @@ async def _maintain(store: Store, reloading: Reloading, metrics: Metrics, connec
 
 def _maintenance(store: Store, settings: Settings) -> Awaitable[Upkeep]:
     return store.maintenance(
-        settings.rows_retention, settings.retention, settings.rows_retention_size, settings.retention_size
+        *(settings.rows_retention, settings.retention),
+        *(settings.rows_retention_size, settings.retention_size),
+        keeps=tuple(Keep.of(what, span) for what, span in settings.retention_for.items()),
     )
 
 

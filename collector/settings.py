@@ -4,7 +4,6 @@ A setting `http_listen` is the key `http_listen` of the TOML file and the enviro
 environment wins. Only `daemon.py`, `listening.py` and the command line read settings; other parts take plain values.
 """
 
-import json
 from collections.abc import Mapping
 from datetime import timedelta, tzinfo
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from logagg.collector.alerts import Rule, read_rules, rules_text
 from logagg.collector.networks import Networks, parse_allow
-from logagg.collector.units import Address, Duration, Listen, format_duration
+from logagg.collector.units import Address, Duration, Keeps, Listen, Table, format_duration
 
 if TYPE_CHECKING:
     from logagg.protocols.redaction import Redactor
@@ -76,20 +75,6 @@ def _traced_to(value: object) -> object:
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.replace(",", " ").split())
-
-
-def _table(value: object) -> object:
-    """Read what is a table in the file, and JSON in the environment."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value or "{}")
-    except ValueError as error:
-        raise ValueError(f"no JSON object: {error}") from None
-
-
-def _table_text(value: dict[str, str]) -> str:
-    return json.dumps(value) if value else ""
 
 
 def _size(mib: float) -> ByteSize:
@@ -182,7 +167,7 @@ class Settings(BaseSettings):
         description="What is redacted before anything is stored, such as `email, card`; of url_password, bearer, jwt, "
         "aws_key, email, card.",
     )
-    redact_patterns: Annotated[dict[str, str], NoDecode, BeforeValidator(_table), PlainSerializer(_table_text)] = Field(
+    redact_patterns: Annotated[Table, NoDecode] = Field(
         {}, description="Regular expressions of your own for that, by name: a table in the file, else a JSON object."
     )
 
@@ -254,6 +239,11 @@ class Settings(BaseSettings):
         False, description="Whether days that are over get GIN indexes, for full-text search in SQL of your own."
     )
     retention: Duration = Field(timedelta(days=30), gt=timedelta(0), description="How long records are kept at all.")
+    retention_for: Annotated[Keeps, NoDecode] = Field(
+        {},
+        description='How long those of a service or an environment are, such as `{"service=audit": "365d"}`; the first '
+        "that fits holds. A table in the file, else a JSON object.",
+    )
     rows_retention_size: ByteSize | None = Field(
         None, ge=0, description="What rows may take; unset: no limit. The oldest days go first, today's stays."
     )

@@ -1,5 +1,6 @@
 """The text forms of settings: durations such as `15m`, and addresses such as `127.0.0.1:8000`."""
 
+import json
 import re
 from datetime import timedelta
 from typing import Annotated, NamedTuple
@@ -64,5 +65,39 @@ def _address_text(value: Address | None) -> str:
     return str(value) if value else ""
 
 
+def _table(value: object) -> object:
+    """Read what is a table in the file, and a JSON object in the environment."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value or "{}")
+    except ValueError as error:
+        raise ValueError(f"no JSON object: {error}") from None
+
+
+def _table_text(value: dict[str, str]) -> str:
+    return json.dumps(value) if value else ""
+
+
+def parse_keeps(value: object) -> dict[str, timedelta]:
+    """Read `service=NAME` or `environment=NAME` -> how long its records are kept."""
+    table = _table(value)
+    if not isinstance(table, dict):
+        raise ValueError(f"{table!r} is no table")
+    for key in table:
+        if str(key).partition("=")[:2] not in {("service", "="), ("environment", "=")}:
+            raise ValueError(f"{key!r}: expected service=NAME or environment=NAME")
+    spans = {key: parse_duration(text) for key, text in table.items()}
+    if short := [key for key, span in spans.items() if not span]:
+        raise ValueError(f"{short[0]}: 0 is no time to keep records for")
+    return spans
+
+
+def _spans_text(value: dict[str, timedelta]) -> str:
+    return _table_text({key: format_duration(span) for key, span in value.items()})
+
+
+Table = Annotated[dict[str, str], BeforeValidator(_table), PlainSerializer(_table_text, return_type=str)]
+Keeps = Annotated[dict[str, timedelta], BeforeValidator(parse_keeps), PlainSerializer(_spans_text, return_type=str)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]
 Listen = Annotated[Address | None, BeforeValidator(parse_address), PlainSerializer(_address_text, return_type=str)]

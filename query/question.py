@@ -104,11 +104,11 @@ class Question:
             yield group, await self._table(group)
 
     async def _table(self, batches: Sequence[BatchInfo]) -> Table:
-        numbers = tuple(batch.batch for batch in batches)
-        table = self._tables.get(numbers)
+        versions = tuple((batch.batch, batch.version) for batch in batches)
+        table = self._tables.get(versions)
         if table is None:
             table = await self.run(Table.of, await self._store.summaries(batches))
-            self._tables.put(numbers, table)
+            self._tables.put(versions, table)
         return table
 
     async def each(

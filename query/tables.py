@@ -1,7 +1,7 @@
 """The summaries of some batches as one table of arrays, so that a condition is evaluated once a distinct group."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,8 @@ COLUMNS = ("environment", "service", "severity")
 MAX_ROWS = 1_000_000
 
 Integers = npt.NDArray[np.int64]
+#: Numbers and versions of batches.
+Versions = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +91,16 @@ class Tables:
     """The tables that were made last, as long as they have `MAX_ROWS` together."""
 
     def __init__(self) -> None:
-        self._tables: OrderedDict[Sequence[int], Table] = OrderedDict()
+        self._tables: OrderedDict[Versions, Table] = OrderedDict()
 
-    def get(self, numbers: tuple[int, ...]) -> Table | None:
+    def get(self, batches: Versions) -> Table | None:
         """Return the table for these batches, if it was made before."""
-        if numbers in self._tables:
-            self._tables.move_to_end(numbers)
-        return self._tables.get(numbers)
+        if batches in self._tables:
+            self._tables.move_to_end(batches)
+        return self._tables.get(batches)
 
-    def put(self, numbers: tuple[int, ...], table: Table) -> None:
+    def put(self, batches: Versions, table: Table) -> None:
         """Keep a table; forget those that were not asked for the longest."""
-        self._tables[numbers] = table
+        self._tables[batches] = table
         while sum(len(each.batch) for each in self._tables.values()) > MAX_ROWS:
             self._tables.popitem(last=False)

@@ -37,6 +37,8 @@ class BatchInfo(NamedTuple):
     environments: frozenset[str | None] | None
     #: Its packed form holds all its records, whatever became of the rows.
     packed: bool = False
+    #: Another one says that the packed form was written anew, with fewer records. 0 for a batch that is not packed.
+    version: int = 0
     #: Bytes of head, body, filter and summary of a packed batch.
     size: int | None = None
 

@@ -14,6 +14,7 @@ MAINTENANCE = -2
 SUMMARIES = -3
 PACKING = -4
 INDEXES = -5
+#: Bringing packed records back as rows, and taking some out of both forms: not at once.
 UNPACKING = -6
 #: A batch is opened under it: so batches are seen in the order of their numbers.
 OPENING = -7

@@ -1,7 +1,7 @@
 """Reading packed batches: columns, what the filters say, summaries; decoded ones are kept in a bounded cache."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
@@ -21,7 +21,7 @@ log = structlog.get_logger("packed")
 
 _PARTS = {"head": packing.HEAD, "body": packing.BODY}
 #: `%s` are names out of `_PARTS`. A part is null for a batch that is not packed.
-_BLOBS = "select checksums, %s from batches where batch = $1"
+_BLOBS = "select packed_at, checksums, %s from batches where batch = $1"
 #: One row a batch, with the blocks of all words behind each other. $2 are the upper halves of the hashes: see
 #: `filters.block_of`. Neither the length of the filter nor a block of it needs the whole filter to be read.
 _BLOCKS = """
@@ -32,7 +32,9 @@ from batches, unnest($2::bigint[]) with ordinality as asked (high, place)
 where batch = any($1::bigint[]) and octet_length(filter) >= 32
 group by batch
 """
-_SUMMARIES = "select batch, checksums, summary from batches where batch = any($1::bigint[]) and packed_at is not null"
+_SUMMARIES = """
+select batch, packed_at, checksums, summary from batches where batch = any($1::bigint[]) and packed_at is not null
+"""
 _SUMMARY = "summary"
 #: An empty frame: there is no summary.
 _NONE = pl.DataFrame(schema=packing.SUMMARY)
@@ -45,15 +47,26 @@ class Reader(Protocol):
         """Return a context manager that gives a connection."""
 
 
+class _Rewritten(Exception):
+    """The packed form of a batch is of another version than the one that was asked for."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+
 class PackedReader:
-    """Reads packed batches. `cache_bytes` bounds the columns and summaries that it keeps, decoded."""
+    """Reads packed batches. `cache_bytes` bounds the columns and summaries that it keeps, decoded.
+
+    All columns of an answer are of one version, that of the batch if it is there still: records may have been taken out
+    since it was listed, and two columns of different versions would not fit together.
+    """
 
     def __init__(self, reader: Reader, cache_bytes: int) -> None:
         self._reader = reader
-        self._columns: Cache[tuple[int, str], pl.Series] = Cache(cache_bytes)
-        self._summaries: Cache[int, pl.DataFrame] = Cache(cache_bytes // 4)
+        self._columns: Cache[tuple[int, int, str], pl.Series] = Cache(cache_bytes)
+        self._summaries: Cache[tuple[int, int], pl.DataFrame] = Cache(cache_bytes // 4)
         #: Parts as they were fetched: a record that is found in a batch is read from it in the next moment.
-        self._blobs: Cache[tuple[int, str], bytes] = Cache(cache_bytes // 4)
+        self._blobs: Cache[tuple[int, int, str], bytes] = Cache(cache_bytes // 4)
         #: While a batch is loaded, others that want it wait, and find it in the cache.
         self._loading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
@@ -62,32 +75,47 @@ class PackedReader:
 
         Raises BlobDamaged, StoreUnavailable, and StoreError for a batch that is not packed.
         """
-        number = batch.batch
-        async with self._loading.setdefault(number, asyncio.Lock()):
-            held = {name: series for name in columns if (series := self._columns.get((number, name))) is not None}
-            missing = [name for name in columns if name not in held]
-            if not missing:
-                return Loaded(pl.DataFrame([held[name] for name in columns]), 0)
-            found, fetched = await self._read(number, missing, packing.read)
-            if found is None:
-                return Loaded(frames.empty(columns), 0)
-            held |= found
-            for name in missing:
-                self._columns.put((number, name), held[name], int(held[name].estimated_size()))
-        return Loaded(pl.DataFrame([held[name] for name in columns]), fetched)
+        return await self._of_one_version(batch, lambda version: self._load(batch.batch, version, columns))
 
     async def take(self, batch: BatchInfo, columns: Sequence[str], ids: Sequence[int]) -> Loaded:
         """Return the records with these ids, otherwise as `load`.
 
         When they stand in few row groups only these are decoded.
         """
-        places = await self.load(batch, ["id"])
+        return await self._of_one_version(batch, lambda version: self._take(batch.batch, version, columns, ids))
+
+    @staticmethod
+    async def _of_one_version(batch: BatchInfo, work: Callable[[int], Awaitable[Loaded]]) -> Loaded:
+        version = batch.version
+        while True:
+            try:
+                return await work(version)
+            except _Rewritten as found:
+                version = found.version
+
+    async def _load(self, number: int, version: int, columns: Sequence[str]) -> Loaded:
+        async with self._loading.setdefault(number, asyncio.Lock()):
+            keys = {name: (number, version, name) for name in columns}
+            held = {name: series for name, key in keys.items() if (series := self._columns.get(key)) is not None}
+            missing = [name for name in columns if name not in held]
+            if not missing:
+                return Loaded(pl.DataFrame([held[name] for name in columns]), 0)
+            found, fetched = await self._read(number, version, missing, packing.read)
+            if found is None:
+                return Loaded(frames.empty(columns), 0)
+            held |= found
+            for name in missing:
+                self._columns.put(keys[name], held[name], int(held[name].estimated_size()))
+        return Loaded(pl.DataFrame([held[name] for name in columns]), fetched)
+
+    async def _take(self, number: int, version: int, columns: Sequence[str], ids: Sequence[int]) -> Loaded:
+        places = await self._load(number, version, ["id"])
         wanted = places.frame["id"].is_in(pl.Series(ids, dtype=pl.Int64).implode())
         groups = sorted(set((wanted.arg_true() // packing.GROUP).to_list()))
         if not groups or len(groups) * packing.GROUP * 2 > len(wanted):
-            loaded = await self.load(batch, columns)
+            loaded = await self._load(number, version, columns)
             return Loaded(loaded.frame.filter(wanted), places.fetched + loaded.fetched)
-        found, fetched = await self._read(batch.batch, columns, partial(packing.read_groups, groups=groups))
+        found, fetched = await self._read(number, version, columns, partial(packing.read_groups, groups=groups))
         if found is None:
             return Loaded(frames.empty(columns), 0)
         rows = pl.concat([wanted[group * packing.GROUP : (group + 1) * packing.GROUP] for group in groups])
@@ -95,15 +123,15 @@ class PackedReader:
         return Loaded(frame, places.fetched + fetched)
 
     async def _read(
-        self, number: int, columns: Sequence[str], read: Callable[[bytes, Sequence[str]], pl.DataFrame]
+        self, number: int, version: int, columns: Sequence[str], read: Callable[[bytes, Sequence[str]], pl.DataFrame]
     ) -> tuple[dict[str, pl.Series] | None, int]:
         """Return columns of a batch as `read` takes them out of its parts, None when the batch is gone.
 
         And how many bytes were fetched. Head and body are decoded in threads of their own.
         """
         wanted = {part: some for part, names in _PARTS.items() if (some := [name for name in columns if name in names])}
-        blobs = {part: blob for part in wanted if (blob := self._blobs.get((number, part))) is not None}
-        fresh = await self._fetched(number, [part for part in wanted if part not in blobs])
+        blobs = {part: blob for part in wanted if (blob := self._blobs.get((number, version, part))) is not None}
+        fresh = await self._fetched(number, version, [part for part in wanted if part not in blobs])
         if fresh is None:
             return None, 0
         checksums = fresh.pop("checksums", None)
@@ -115,10 +143,10 @@ class PackedReader:
         for decoded in await asyncio.gather(*parts):
             found |= decoded
         for part, blob in fresh.items():
-            self._blobs.put((number, part), blob, len(blob))
+            self._blobs.put((number, version, part), blob, len(blob))
         return found, sum(map(len, fresh.values()))
 
-    async def _fetched(self, number: int, parts: Sequence[str]) -> dict[str, bytes] | None:
+    async def _fetched(self, number: int, version: int, parts: Sequence[str]) -> dict[str, bytes] | None:
         """Return parts of a batch and their `checksums`, as they are stored; None when the batch is gone."""
         if not parts:
             return {}
@@ -128,7 +156,12 @@ class PackedReader:
         if row is not None and any(row[part] is None for part in parts):
             message = f"batch {number} is not packed"
             raise StoreError(message)
-        return None if row is None else dict(row)
+        if row is None:
+            return None
+        stored = dict(row)
+        if (found := stored.pop("packed_at")) != version:
+            raise _Rewritten(found)
+        return stored
 
     async def may_hold(self, numbers: Sequence[int], asked: Sequence[str]) -> dict[int, list[bool]]:
         """Tell for each batch which words it may hold; batches without a filter are absent.
@@ -152,21 +185,22 @@ class PackedReader:
             log.warning("a token filter is damaged; questions read its batch instead", batch=rows[place][0])
         return dict(zip((row[0] for row in rows), held.tolist(), strict=True))
 
-    async def summaries(self, numbers: Sequence[int]) -> dict[int, pl.DataFrame]:
+    async def summaries(self, batches: Sequence[BatchInfo]) -> dict[int, pl.DataFrame]:
         """Return the summaries of batches, see packing.SUMMARY; those that have none are absent.
 
         A damaged one is absent, too: what it tells can be counted.
         """
-        found = {number: frame for number in numbers if (frame := self._summaries.get(number)) is not None}
-        missing = [number for number in numbers if number not in found]
+        held = {batch.batch: self._summaries.get((batch.batch, batch.version)) for batch in batches}
+        found = {number: frame for number, frame in held.items() if frame is not None}
+        missing = [number for number in held if number not in found]
         if missing:
             with unavailable():
                 async with self._reader() as con:
                     rows = await con.fetch(_SUMMARIES, missing)
             decoded = await asyncio.to_thread(_decoded_summaries, rows)
-            for number, frame in decoded.items():
-                self._summaries.put(number, frame, int(frame.estimated_size()) + 1)
-            found |= decoded
+            for (number, version), frame in decoded.items():
+                self._summaries.put((number, version), frame, int(frame.estimated_size()) + 1)
+                found[number] = frame
         return {number: frame for number, frame in found.items() if len(frame)}
 
 
@@ -189,8 +223,8 @@ def _decoded(
         raise BlobDamaged(message) from error
 
 
-def _decoded_summaries(rows: Sequence[asyncpg.Record]) -> dict[int, pl.DataFrame]:
-    return {number: _decoded_summary(blob, checksums) for number, checksums, blob in rows}
+def _decoded_summaries(rows: Sequence[asyncpg.Record]) -> dict[tuple[int, int], pl.DataFrame]:
+    return {(number, version): _decoded_summary(blob, checksums) for number, version, checksums, blob in rows}
 
 
 def _decoded_summary(blob: bytes | None, checksums: bytes | None) -> pl.DataFrame:

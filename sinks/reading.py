@@ -32,7 +32,7 @@ SETTINGS = {
 }
 
 _BATCHES = """
-select batch, packed_at is not null
+select batch, coalesce(packed_at, $3)
 from batches
 where closed_at is null or (
     ($1::timestamptz is null or ts_max is null or ts_max >= $1)
@@ -44,7 +44,7 @@ order by closed_at is null desc, ts_max desc nulls first, batch desc
 PACKED_SIZE = "octet_length(head) + octet_length(body) + octet_length(filter) + coalesce(octet_length(summary), 0)"
 _DETAILS = f"""
 select batch, closed_at is null, count, ts_min, ts_max, received_min, received_max, services, hosts, environments,
-    packed_at is not null, {PACKED_SIZE}
+    packed_at is not null, coalesce(packed_at, $2), {PACKED_SIZE}
 from batches where batch = any($1)
 """  # noqa: S608 - texts of ours
 #: Batches whose details are kept in memory, about 1 KB each.
@@ -70,17 +70,17 @@ def _time(microseconds: int | None) -> datetime | None:
 
 
 class Catalog:
-    """What is known of batches. What is once known of a closed one holds until it is packed."""
+    """What is known of batches. What is once known of a closed one holds until it is packed, or packed anew."""
 
     def __init__(self) -> None:
         self._known: dict[int, BatchInfo] = {}
 
     async def batches(self, con: asyncpg.Connection, start: datetime | None, end: datetime | None) -> list[BatchInfo]:
         """Return the batches that may hold timestamps within [start, end], open ones always; newest first."""
-        found = await con.fetch(_BATCHES, start, end)
+        found = await con.fetch(_BATCHES, start, end, _EPOCH)
         known = self._known
-        unknown = [batch for batch, packed in found if batch not in known or known[batch].packed != packed]
-        fresh = {row[0]: _info(tuple(row)) for row in await con.fetch(_DETAILS, unknown)} if unknown else {}
+        unknown = [batch for batch, version in found if batch not in known or known[batch].version != version]
+        fresh = {row[0]: _info(tuple(row)) for row in await con.fetch(_DETAILS, unknown, _EPOCH)} if unknown else {}
         if len(known) > _MOST_KNOWN:
             known.clear()
         known.update((number, info) for number, info in fresh.items() if not info.open)

@@ -101,8 +101,8 @@ class Border(NamedTuple):
 
 def border(now: datetime, rows_retention: timedelta, retention: timedelta | None) -> Border:
     """Return what is old. Rows are not kept longer than `retention`; None keeps batches for ever."""
-    batches = _EPOCH if retention is None else _before(now, retention)
-    rows = max(batches, _before(now, rows_retention)).astimezone(UTC)
+    batches = _EPOCH if retention is None else before(now, retention)
+    rows = max(batches, before(now, rows_retention)).astimezone(UTC)
     return Border(now, batches, datetime.combine(rows, time(), UTC))
 
 
@@ -127,10 +127,11 @@ async def within(
     return Border(old.now, batches, max(rows, datetime.combine(batches.astimezone(UTC), time(), UTC)))
 
 
-def _before(now: datetime, span: timedelta) -> datetime:
+def before(now: datetime, span: timedelta) -> datetime:
+    """Return the time so long ago; the first there is for a longer span than there are years."""
     try:
         return now - span
-    except OverflowError:  # longer than there are years
+    except OverflowError:
         return _EPOCH
 
 

@@ -27,6 +27,7 @@ from logagg.sinks.packed import PackedReader
 from logagg.sinks.packer import Packer
 from logagg.sinks.sources import Sources
 from logagg.sinks.tokens import Tokens
+from logagg.sinks.trimming import Keep, Terms
 from logagg.sinks.upkeep import Maintenance, Upkeep
 from logagg.sinks.writing import (
     BatchLost,
@@ -321,7 +322,7 @@ class Store:
 
         A batch that is not in the answer may hold anything. A word is a run of word characters, in any case.
         """
-        return await self._packed.may_hold(self._in_packed_form(batches), words)
+        return await self._packed.may_hold([batch.batch for batch in self._in_packed_form(batches)], words)
 
     async def summaries(self, batches: Sequence[BatchInfo]) -> dict[int, pl.DataFrame]:
         """Return the counts of packed batches by minute, environment, service and severity; packing.SUMMARY.
@@ -330,8 +331,8 @@ class Store:
         """
         return await self._packed.summaries(self._in_packed_form(batches))
 
-    def _in_packed_form(self, batches: Sequence[BatchInfo]) -> list[int]:
-        return [batch.batch for batch in batches if batch.packed and batch.batch not in self._own]
+    def _in_packed_form(self, batches: Sequence[BatchInfo]) -> list[BatchInfo]:
+        return [batch for batch in batches if batch.packed and batch.batch not in self._own]
 
     # Life
 
@@ -341,13 +342,15 @@ class Store:
         with unavailable():
             await self._owner.live()
 
-    async def maintenance(self, rows: timedelta, packed: timedelta | None = None, *sizes: int | None) -> Upkeep:
+    async def maintenance(
+        self, rows: timedelta, packed: timedelta | None = None, *sizes: int | None, keeps: tuple[Keep, ...] = ()
+    ) -> Upkeep:
         """Do what is due: partitions ahead, batches left open or unpacked, what is older than it is kept, BRIN indexes.
 
         To be called each minute. Of several stores on one database, one does what they share. Rows are kept for
-        `rows` once they are packed, batches for `packed`; `sizes` are the most bytes that either may take;
-        None is no limit. A task that fails says so in the answer; StoreUnavailable is raised when the server does not
-        answer at all.
+        `rows` once they are packed, batches for `packed`, but some of their records as `keeps` says; `sizes` are the
+        most bytes that either may take; None is no limit. A task that fails says so in the answer; StoreUnavailable is
+        raised when the server does not answer at all.
         """
         self._check()
         with unavailable():
@@ -356,7 +359,7 @@ class Store:
                 self._retire_if_full()
             for batch in [b for b in self._own.values() if b is not self._current]:
                 await self._close_batch(batch)
-            return await self._upkeep.round(rows, packed, *sizes)
+            return await self._upkeep.round(rows, Terms(packed, keeps), *sizes)
 
     async def index_rows(self) -> Upkeep:
         """Build one GIN index for SQL on a day that is over, if one is missing; that may take many minutes."""

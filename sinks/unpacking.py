@@ -114,10 +114,11 @@ async def _load(con: asyncpg.Connection, number: int) -> pl.DataFrame:
     row = await con.fetchrow(_BLOBS, number)
     if row is None:
         return pl.DataFrame(schema=FULL)
-    return await asyncio.to_thread(_frame, number, *row)
+    return await asyncio.to_thread(records, number, *row)
 
 
-def _frame(number: int, head: bytes, body: bytes, checksums: bytes | None) -> pl.DataFrame:
+def records(number: int, head: bytes, body: bytes, checksums: bytes | None) -> pl.DataFrame:
+    """Return the records of a packed batch, all columns of FULL. Raises StoreError for parts that are damaged."""
     halves = []
     for name, blob, columns in (("head", head, packing.HEAD), ("body", body, packing.BODY)):
         try:

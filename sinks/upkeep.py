@@ -19,16 +19,17 @@ import polars as pl
 from logagg.sinks import frames, owners, packing, partitions, reading, retention
 from logagg.sinks.errors import StoreError, StoreUnavailable, reason, unavailable
 from logagg.sinks.frames import FULL, PLACE_BITS, TIME
-from logagg.sinks.locks import CLASS, INDEXES, MAINTENANCE, PACKING, SUMMARIES, locked
+from logagg.sinks.locks import CLASS, INDEXES, MAINTENANCE, PACKING, SUMMARIES, UNPACKING, locked
 from logagg.sinks.packing import Packed
 from logagg.sinks.retention import Dropped
+from logagg.sinks.trimming import Terms, Trimmed, trim
 
 #: What maintenance consists of, in the order of a round; `gin` has rounds of its own.
-TASKS = ("partitions", "orphans", "packing", "retention", "summaries", "gin")
+TASKS = ("partitions", "orphans", "packing", "retention", "trimming", "summaries", "gin")
 
 #: A batch closed for longer than this is packed by whoever comes first, not only by the store that filled it.
 _LONG_AGO = timedelta(minutes=10)
-#: Seconds that packing from rows may take of one round, and until a batch that cannot be packed is tried again.
+#: Seconds that packing from rows, or trimming, may take of one round; and until a batch that fails is tried again.
 _PACKING_TIME = 15.0
 _TRY_AGAIN = 6 * 3600.0
 #: Rows that are Python objects at one time.
@@ -107,6 +108,7 @@ class Upkeep:
         self.adopted: list[int] = []  # batches of dead owners, closed
         self.packed: list[int] = []  # batches, from their rows
         self.dropped = Dropped()
+        self.trimmed = Trimmed()
         self.indexed: list[str] = []  # partitions with a GIN index more
         #: None where the server did not say.
         self.lag: Lag | None = None
@@ -114,7 +116,8 @@ class Upkeep:
     def news(self) -> dict[str, Any]:
         """Return what is worth a line in a log, by name; empty for nothing."""
         done = {"made": self.made, "adopted": self.adopted, "packed": self.packed, "indexed": self.indexed}
-        return {name: value for name, value in {**done, **self.dropped._asdict()}.items() if value}
+        trimmed = {"trimmed": self.trimmed.batches, "trimmed_records": self.trimmed.records}
+        return {name: value for name, value in {**done, **self.dropped._asdict(), **trimmed}.items() if value}
 
     def failures(self) -> dict[str, Exception]:
         """Return what went wrong, by task."""
@@ -191,14 +194,15 @@ class Maintenance:
     def __init__(self, connect: Connect, owner: owners.Owner) -> None:
         self._connect = connect
         self._owner = owner
-        #: Batches that could not be packed, and indexes that could not be built, and until when they are left alone.
+        #: Batches that could not be packed or trimmed, indexes that could not be built, until when they are left alone.
         self._unpackable: dict[int, float] = {}
+        self._untrimmable: dict[int, float] = {}
         self._unbuildable: dict[str, float] = {}
 
     async def round(
         self,
         rows_retention: timedelta,
-        kept: timedelta | None,
+        terms: Terms,
         rows_size: int | None = None,
         packed_size: int | None = None,
     ) -> Upkeep:
@@ -212,13 +216,14 @@ class Maintenance:
             done.adopted = await owners.adopt_orphans(con, self._owner.number)
 
         async def drop(con: asyncpg.Connection) -> None:
-            old = retention.border(await _now(con), rows_retention, kept)
+            old = retention.border(await _now(con), rows_retention, terms.longest)
             done.dropped = await retention.drop_expired(con, await retention.within(con, old, rows_size, packed_size))
 
         await self._run(done, "partitions", MAINTENANCE, make)
         await self._run(done, "orphans", MAINTENANCE, adopt)
         await self._run(done, "packing", PACKING, partial(self._pack, done))
         await self._run(done, "retention", MAINTENANCE, drop)
+        await self._run(done, "trimming", UNPACKING, partial(self._trim, done, terms))
         await self._run(done, "summaries", SUMMARIES, partitions.summarise)
         with contextlib.suppress(StoreUnavailable), unavailable():
             async with self._connect() as con:
@@ -271,6 +276,14 @@ class Maintenance:
                 errors.append(error if isinstance(error, StoreError) else f"batch {number}: {reason(error)}")
         if errors:
             raise StoreError("; ".join(map(str, errors)))
+
+    async def _trim(self, done: Upkeep, terms: Terms, con: asyncpg.Connection) -> None:
+        """Take out what is over, for a while. What fails is left alone for some hours, and said."""
+        alone = _still(self._untrimmable)
+        done.trimmed = await trim(con, terms, await _now(con), seconds=_PACKING_TIME, without=alone)
+        if done.trimmed.errors:
+            self._untrimmable.update(dict.fromkeys(done.trimmed.errors, time.monotonic() + _TRY_AGAIN))
+            raise StoreError("; ".join(done.trimmed.errors.values()))
 
 
 def _still(alone: dict[T, float]) -> list[T]:

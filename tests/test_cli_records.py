@@ -103,6 +103,28 @@ async def test_prune(database_url: str, db: Run, sql: asyncpg.Connection) -> Non
     assert again.startswith("dropped\nbatches     0, with 0 records packed into 0 bytes\npartitions  none")
 
 
+async def test_prune_of_a_service(database_url: str, db: Run, sql: asyncpg.Connection) -> None:
+    await leave_packed(database_url, [record(OLD, service="chatty"), record(OLD, service="shop"), record(OLD)])
+    await sql.execute("update batches set closed_at = received_max")
+    chatty = ("prune", "--older-than", "3d", "--service", "chatty")
+    assert (await db(*chatty, "--dry-run")).stdout == "would drop 1 record out of 1 batch\n"
+    assert await sql.fetchval("select count(*) from logs") == 3
+    assert (await db(*chatty)).stdout == "dropped 1 record out of 1 batch\n"
+    assert [row[0] for row in await sql.fetch("select service from logs order by id")] == ["shop", None]
+    assert (await db(*chatty)).stdout == "dropped 0 records out of 0 batches\n"
+    assert (await db("prune", "--older-than", "3d", "--service", "")).stdout == "dropped 1 record out of 1 batch\n"
+    await sql.execute("update batches set head = ''")
+    failed = await db("prune", "--older-than", "3d", "--service", "shop")
+    assert (failed.exit_code, "head cannot be read" in failed.stderr) == (2, True)
+    for wrong in (
+        ("--packed-size", "1GB"),
+        ("--older-than", "3d", "--environment", "e"),
+        ("--older-than", "99d", "--rows-size", "1"),
+    ):
+        refused = await db("prune", *wrong, "--service", "a")
+        assert (refused.exit_code, "goes with --older-than alone" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("span", ["0", "0d", "-1d", "soon", "999999999999d"])
 async def test_a_span_of_no_time_is_refused(db: Run, span: str) -> None:
     result = await db("prune", "--older-than", span)

@@ -17,7 +17,7 @@ MB = 1 << 20
 COLUMNS = ["id", "service", "message"]
 _INSERT = """
 insert into batches (owner, closed_at, packed_at, count, head, body, filter, summary, checksums)
-values (1, now(), now(), $1, $2, $3, $4, $5, $6) returning batch
+values (1, now(), '2000-01-01Z', $1, $2, $3, $4, $5, $6) returning batch
 """
 
 
@@ -112,7 +112,7 @@ async def test_a_batch_that_is_gone_has_no_records(connections: Connections) -> 
     loaded = await reader.load(info(99), COLUMNS)
     assert (loaded.frame.columns, loaded.frame.height, loaded.fetched) == (COLUMNS, 0, 0)
     assert await reader.may_hold([99], ["word"]) == {}
-    assert await reader.summaries([99]) == {}
+    assert await reader.summaries([info(99)]) == {}
 
 
 async def test_a_batch_that_is_not_packed_is_an_error(connections: Connections) -> None:
@@ -122,6 +122,33 @@ async def test_a_batch_that_is_not_packed_is_an_error(connections: Connections) 
     with pytest.raises(StoreError, match=f"batch {number} is not packed"):
         await reader.load(info(number), ["id"])
     assert len((await reader.load(info(number), ["message"])).frame) == 10
+
+
+_REWRITE = """
+update batches set head = $2, body = $3, checksums = $4, packed_at = packed_at + interval '1 microsecond'
+where batch = $1
+"""
+
+
+@pytest.mark.parametrize("held", [["id"], ["message"], ["id", "message"], []])
+async def test_all_of_an_answer_is_of_one_version(connections: Connections, held: list[str]) -> None:
+    """Whatever the cache has of the version before; and both versions are there to those who ask for them."""
+    before, after = records(1000), records(1000).filter(pl.col("id") % 3 > 0)
+    number = await put(connections, before)
+    reader = PackedReader(connections.reader, MB)
+    if held:
+        await reader.load(info(number), held)
+    packed = await asyncio.to_thread(packing.pack, after)
+    async with connections.writer() as con:
+        await con.execute(_REWRITE, number, packed.head, packed.body, packed.checksums)
+    frames = {1000: before, 666: after}
+    for version in (0, 1):
+        known = info(number)._replace(version=version)
+        frame = (await reader.load(known, COLUMNS)).frame
+        assert frame.height == (1000 if len(held) > 1 and not version else 666)
+        assert frame.sort("id").equals(frames[frame.height].select(COLUMNS))
+        taken = (await reader.take(known, COLUMNS, range(10))).frame
+        assert taken.sort("id").equals(frames[frame.height].select(COLUMNS).filter(pl.col("id") < 10))
 
 
 @pytest.mark.parametrize("checksums", ["checksums", "null"])
@@ -178,7 +205,7 @@ async def test_summaries_are_those_that_there_are(connections: Connections) -> N
     await change(connections, "update batches set summary = set_byte(summary, 30, 1) where batch = $1", numbers[3])
     reader = PackedReader(connections.reader, MB)
     for _ in range(2):
-        found = await reader.summaries([*numbers, 99])
+        found = await reader.summaries([info(number) for number in (*numbers, 99)])
         assert {number: frame.rows() for number, frame in found.items()} == {
             numbers[0]: [(29919600, None, "api", 6, 100)],
             numbers[2]: [(29919600, None, "kernel", 6, 200)],

@@ -134,3 +134,23 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no address"):
         parse_address(text)
+
+
+def test_how_long_a_service_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "logagg.toml"
+    file.write_text('[retention_for]\n"service=a b" = "3d"\n"environment=" = "2w"')
+    kept = load_settings(file).retention_for
+    assert list(kept.items()) == [("service=a b", timedelta(days=3)), ("environment=", timedelta(days=14))]
+    (shown,) = [each.value for each in effective(load_settings(file), file) if each.name == "retention_for"]
+    monkeypatch.setenv("LOGAGG_RETENTION_FOR", shown)  # which is what it takes
+    assert load_settings(None).retention_for == kept
+    for text, problem in (
+        ('{"host=a": "3d"}', "'host=a': expected service=NAME or environment=NAME"),
+        ('{"service=a": "soon"}', "'soon' is no duration"),
+        ('{"service=a": "0"}', "service=a: 0 is no time to keep records for"),
+        ('["service=a"]', r"\['service=a'\] is no table"),
+        ("service=a", "no JSON object"),
+    ):
+        monkeypatch.setenv("LOGAGG_RETENTION_FOR", text)
+        with pytest.raises(SettingsError, match=f"LOGAGG_RETENTION_FOR: retention_for: {problem}"):
+            load_settings(None)

@@ -242,7 +242,7 @@ async def test_a_task_at_which_another_is_is_left_to_it(database_url: str, store
     (number,) = await leave(database_url, [record()])
     async with connection(database_url) as other, locked(other, PACKING):
         done = await store.maintenance(WEEK)
-        assert [task.name for task in done.tasks] == ["partitions", "orphans", "retention", "summaries"]
+        assert [task.name for task in done.tasks] == ["partitions", "orphans", "retention", "trimming", "summaries"]
         assert done.lag
         assert done.lag.batches == 1
     assert (await store.maintenance(WEEK)).packed == [number]
