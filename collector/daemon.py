@@ -255,6 +255,7 @@ def _store(url: str, settings: Settings, folder: Path) -> Store:
         batch_bytes=settings.share,
         cache_bytes=settings.share,
         spool_dir=folder,
+        replica_url=settings.reader_database_url,
     )
 
 
@@ -272,6 +273,7 @@ def _application(
     tails = Tails(store, engine)
     metrics.watch_queries(lambda: engine.damaged_batches, lambda: tails.count)
     metrics.watch_store(lambda: flusher.trouble)
+    metrics.watch_replica(lambda: store.replica.trouble if store.replica else None)
     uploads = Uploads(
         intake,
         store.keys,

@@ -182,6 +182,12 @@ class Metrics:
         """Show whether records are taken, by what says why not."""
         self._show("postgres_up", "Whether PostgreSQL takes records: 1, or 0.", lambda: trouble() is None)
 
+    def watch_replica(self, trouble: Callable[[], str | None]) -> None:
+        """Show whether the read replica is asked, by what says why not."""
+        self._show(
+            "replica_up", "Whether the read replica answers, if there is one: 1, or 0.", lambda: trouble() is None
+        )
+
     def watch_journal(self, journal: Journal) -> None:
         """Show what is in the journal."""
         self._show("journal_records", "Records in the journal.", lambda: journal.records)

@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     database_url: Annotated[str | None, BeforeValidator(_database_url)] = Field(
         None, description="PostgreSQL to store in, as postgresql://user@host/database; unset: the embedded one."
     )
+    reader_database_url: Annotated[str | None, BeforeValidator(_database_url)] = Field(
+        None, description="A read replica of it, from which questions read what is packed; unset: none."
+    )
     data_dir: Path | None = Field(
         None,
         description="Folder of the journal, of batches that wait to be packed, and of the embedded PostgreSQL; unset: "

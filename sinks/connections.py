@@ -20,7 +20,8 @@ NOT_YET = "PostgreSQL has not answered since the start"
 
 _READERS = 4
 _SETTINGS = {"application_name": "logagg", "timezone": "UTC"}
-_READ_SETTINGS = {**_SETTINGS, **reading.SETTINGS}
+#: Of a connection that reads.
+READ_SETTINGS = {**_SETTINGS, **reading.SETTINGS}
 _DURABLE = "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"
 
 _Used = AbstractAsyncContextManager[asyncpg.Connection]
@@ -41,13 +42,13 @@ class Connections:
         """Connect the pools."""
         await self._pool("packer", 0, 1, _SETTINGS, _durable)
         await self._pool("writer", self._writers, self._writers, _SETTINGS, _durable)
-        await self._pool("reader", 1, _READERS, _READ_SETTINGS, reading.prepare)
+        await self._pool("reader", 1, _READERS, READ_SETTINGS, reading.prepare)
 
     async def _pool(self, name: str, least: int, most: int, settings: dict[str, str], init: _Init) -> None:
         # An idle connection stays; none is reset behind a use, which would cost a round trip: no use leaves traces.
         size = {"min_size": least, "max_size": most, "max_inactive_connection_lifetime": 0}
         self._pools[name] = await asyncpg.create_pool(
-            **self._common, **size, server_settings=settings, init=init, reset=_keep
+            **self._common, **size, server_settings=settings, init=init, reset=keep
         )
 
     def writer(self) -> _Used:
@@ -78,7 +79,7 @@ class Connections:
     @contextlib.asynccontextmanager
     async def for_a_while(self) -> AsyncIterator[asyncpg.Connection]:
         """Give a connection that is closed afterwards."""
-        con = await self.one(server_settings=_READ_SETTINGS)
+        con = await self.one(server_settings=READ_SETTINGS)
         try:
             yield con
         finally:
@@ -95,7 +96,7 @@ class Connections:
                 pool.terminate()
 
 
-async def _keep(_: asyncpg.Connection) -> None:
+async def keep(_: asyncpg.Connection) -> None:
     """Leave a connection as it is."""
 
 

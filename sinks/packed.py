@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -15,7 +15,7 @@ import structlog
 from logagg.sinks import filters, frames, packing, words
 from logagg.sinks.batches import BatchInfo, Loaded
 from logagg.sinks.cache import Cache
-from logagg.sinks.errors import BlobDamaged, StoreError, unavailable
+from logagg.sinks.errors import BlobDamaged, StoreError, StoreUnavailable, unavailable
 
 log = structlog.get_logger("packed")
 
@@ -25,7 +25,7 @@ _BLOBS = "select packed_at, checksums, %s from batches where batch = $1"
 #: One row a batch, with the blocks of all words behind each other. $2 are the upper halves of the hashes: see
 #: `filters.block_of`. Neither the length of the filter nor a block of it needs the whole filter to be read.
 _BLOCKS = """
-select batch, octet_length(filter), string_agg(
+select batch, packed_at, octet_length(filter), string_agg(
     substr(filter, (((high * (octet_length(filter) / 32)) >> 32) * 32 + 1)::integer, 32), ''::bytea order by place
 )
 from batches, unnest($2::bigint[]) with ordinality as asked (high, place)
@@ -61,8 +61,10 @@ class PackedReader:
     since it was listed, and two columns of different versions would not fit together.
     """
 
-    def __init__(self, reader: Reader, cache_bytes: int) -> None:
+    def __init__(self, reader: Reader, cache_bytes: int, replica: Reader | None = None) -> None:
+        """Ask the replica first, if there is one, and `reader` for what that does not give."""
         self._reader = reader
+        self._replica = replica
         self._columns: Cache[tuple[int, int, str], pl.Series] = Cache(cache_bytes)
         self._summaries: Cache[tuple[int, int], pl.DataFrame] = Cache(cache_bytes // 4)
         #: Parts as they were fetched: a record that is found in a batch is read from it in the next moment.
@@ -150,9 +152,16 @@ class PackedReader:
         """Return parts of a batch and their `checksums`, as they are stored; None when the batch is gone."""
         if not parts:
             return {}
+        query = _BLOBS % ", ".join(parts)
+        if self._replica:
+            with suppress(StoreUnavailable):
+                async with self._replica() as con:
+                    row = await con.fetchrow(query, number)
+                if row and row["packed_at"] == version and None not in [row[part] for part in parts]:
+                    return {name: value for name, value in row.items() if name != "packed_at"}
         with unavailable():
             async with self._reader() as con:
-                row = await con.fetchrow(_BLOBS % ", ".join(parts), number)
+                row = await con.fetchrow(query, number)
         if row is not None and any(row[part] is None for part in parts):
             message = f"batch {number} is not packed"
             raise StoreError(message)
@@ -163,23 +172,21 @@ class PackedReader:
             raise _Rewritten(found)
         return stored
 
-    async def may_hold(self, numbers: Sequence[int], asked: Sequence[str]) -> dict[int, list[bool]]:
+    async def may_hold(self, batches: Sequence[BatchInfo], asked: Sequence[str]) -> dict[int, list[bool]]:
         """Tell for each batch which words it may hold; batches without a filter are absent.
 
         A word that the filters do not know (see `words.known`) may be anywhere.
         """
-        if not numbers or not asked:
+        if not batches or not asked:
             return {}
         places = [place for place, word in enumerate(asked) if words.known(word)]
         hashes = filters.hash_words([asked[place] for place in places])
         high = (hashes >> np.uint64(32)).astype(np.int64).tolist()
-        with unavailable():
-            async with self._reader() as con:
-                rows = await con.fetch(_BLOCKS, list(numbers), high) if high else []
+        rows = await self._rows(_BLOCKS, batches, high) if high else []
         if not rows:
             return {}
         held = np.ones((len(rows), len(asked)), dtype=bool)
-        answers = filters.may_hold(b"".join(row[2] for row in rows), [row[1] for row in rows], hashes)
+        answers = filters.may_hold(b"".join(row[3] for row in rows), [row[2] for row in rows], hashes)
         held[:, places] = answers.held
         for place in np.flatnonzero(~answers.whole.all(axis=1)).tolist():
             log.warning("a token filter is damaged; questions read its batch instead", batch=rows[place][0])
@@ -192,16 +199,29 @@ class PackedReader:
         """
         held = {batch.batch: self._summaries.get((batch.batch, batch.version)) for batch in batches}
         found = {number: frame for number, frame in held.items() if frame is not None}
-        missing = [number for number in held if number not in found]
+        missing = [batch for batch in batches if batch.batch not in found]
         if missing:
-            with unavailable():
-                async with self._reader() as con:
-                    rows = await con.fetch(_SUMMARIES, missing)
-            decoded = await asyncio.to_thread(_decoded_summaries, rows)
+            decoded = await asyncio.to_thread(_decoded_summaries, await self._rows(_SUMMARIES, missing))
             for (number, version), frame in decoded.items():
                 self._summaries.put((number, version), frame, int(frame.estimated_size()) + 1)
                 found[number] = frame
         return {number: frame for number, frame in found.items() if len(frame)}
+
+    async def _rows(self, query: str, batches: Sequence[BatchInfo], *arguments: object) -> list[asyncpg.Record]:
+        """Return what a query says of batches, a row each: of the replica those of the version that was asked for."""
+        versions = {batch.batch: batch.version for batch in batches}
+        rows: list[asyncpg.Record] = []
+        if self._replica:
+            with suppress(StoreUnavailable):
+                async with self._replica() as con:
+                    found = await con.fetch(query, list(versions), *arguments)
+                rows = [row for row in found if versions[row["batch"]] == row["packed_at"]]
+        left = list(versions.keys() - {row["batch"] for row in rows})
+        if left:
+            with unavailable():
+                async with self._reader() as con:
+                    rows += await con.fetch(query, left, *arguments)
+        return rows
 
 
 def _decoded(

@@ -25,6 +25,7 @@ from logagg.sinks.keys import Keys
 from logagg.sinks.owners import Owner
 from logagg.sinks.packed import PackedReader
 from logagg.sinks.packer import Packer
+from logagg.sinks.replica import Replica
 from logagg.sinks.sources import Sources
 from logagg.sinks.tokens import Tokens
 from logagg.sinks.trimming import Keep, Terms
@@ -64,6 +65,7 @@ class Store:
         batch_bytes: int = 64 << 20,
         cache_bytes: int = 64 << 20,
         spool_dir: Path | None = None,
+        replica_url: str | None = None,
     ) -> None:
         """Say how it shall be; until `connect` has returned everything raises StoreUnavailable. Needs a running loop.
 
@@ -71,7 +73,8 @@ class Store:
         `batch_records` (at most 65,536, else ValueError) or `batch_bytes`, or is `batch_age` old. While `pack_lag`
         closed batches are not packed yet, no new one is opened: writes wait. They wait in files in `spool_dir` (None:
         the system's folder for such), which have no names and are gone with the store.
-        `cache_bytes` of packed batches are kept in memory as columns.
+        `cache_bytes` of packed batches are kept in memory as columns. What is packed is read from the database of
+        `replica_url`, as far as it is there.
         """
         if not 0 < batch_records <= MOST:
             message = f"a batch of {batch_records} records, at least 1, at most {MOST}"
@@ -90,7 +93,10 @@ class Store:
         self._progress = commits.Progress(self._owner, self._own)
         self._packer = Packer(self._connections, self._own, pack_lag, 2 * batch_bytes, spool_dir)
         self._catalog = reading.Catalog()
-        self._packed = PackedReader(self._connections.reader, cache_bytes)
+        self.replica = Replica(replica_url) if replica_url else None
+        self._packed = PackedReader(
+            self._connections.reader, cache_bytes, self.replica.reader if self.replica else None
+        )
         self._upkeep = Maintenance(self._connections.for_a_while, self._owner)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._connected = False
@@ -322,7 +328,7 @@ class Store:
 
         A batch that is not in the answer may hold anything. A word is a run of word characters, in any case.
         """
-        return await self._packed.may_hold([batch.batch for batch in self._in_packed_form(batches)], words)
+        return await self._packed.may_hold(self._in_packed_form(batches), words)
 
     async def summaries(self, batches: Sequence[BatchInfo]) -> dict[int, pl.DataFrame]:
         """Return the counts of packed batches by minute, environment, service and severity; packing.SUMMARY.
@@ -388,5 +394,7 @@ class Store:
             self._retire()
             await self._idle()
         await self._progress.close()
+        if self.replica:
+            await self.replica.close()
         await self._connections.close()
         await self._owner.leave()

@@ -111,7 +111,7 @@ async def test_a_batch_that_is_gone_has_no_records(connections: Connections) -> 
     reader = PackedReader(connections.reader, MB)
     loaded = await reader.load(info(99), COLUMNS)
     assert (loaded.frame.columns, loaded.frame.height, loaded.fetched) == (COLUMNS, 0, 0)
-    assert await reader.may_hold([99], ["word"]) == {}
+    assert await reader.may_hold([info(99)], ["word"]) == {}
     assert await reader.summaries([info(99)]) == {}
 
 
@@ -179,24 +179,26 @@ async def test_filters_tell_which_words_may_be_where(connections: Connections) -
     reader = PackedReader(connections.reader, MB)
     asked = ["STRAẞE", "жёлтый", "漢字", "API", "place", "499", "nowhere"]
     always = [True, True, True, False]
-    assert await reader.may_hold(numbers, asked) == {
+    assert await reader.may_hold([*map(info, numbers)], asked) == {
         number: [place == i for i in range(3)] + always for place, number in enumerate(numbers)
     }
     odd = ["nowhere", "two words", "\U000377ff"]
-    assert await reader.may_hold(numbers[:1], odd) == {numbers[0]: [False, True, True]}
-    assert await reader.may_hold(numbers, []) == await reader.may_hold([], ["a"]) == {}
+    assert await reader.may_hold([info(numbers[0])], odd) == {numbers[0]: [False, True, True]}
+    assert await reader.may_hold([*map(info, numbers)], []) == await reader.may_hold([], ["a"]) == {}
 
 
 async def test_every_word_of_a_large_filter_is_found_by_its_block(connections: Connections) -> None:
     number = await put(connections, records(20_000))
     reader = PackedReader(connections.reader, MB)
-    assert await reader.may_hold([number], [str(i) for i in range(0, 20_000, 7)]) == {number: [True] * 2858}
+    assert await reader.may_hold([info(number)], [str(i) for i in range(0, 20_000, 7)]) == {number: [True] * 2858}
 
 
 async def test_a_batch_without_a_filter_may_hold_anything(connections: Connections) -> None:
     first, second = [await put(connections, records(10)) for _ in range(2)]
     await change(connections, "update batches set filter = ''::bytea where batch = $1", first)
-    assert await PackedReader(connections.reader, MB).may_hold([first, second], ["nowhere"]) == {second: [False]}
+    assert await PackedReader(connections.reader, MB).may_hold([info(first), info(second)], ["nowhere"]) == {
+        second: [False]
+    }
 
 
 async def test_summaries_are_those_that_there_are(connections: Connections) -> None:
