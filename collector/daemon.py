@@ -139,7 +139,7 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
                 **dict.fromkeys(
                     (
                         *("rows_retention", "rows_retention_size"),
-                        *("retention", "retention_size", "retention_for", "stop_timeout"),
+                        *("retention", "retention_size", "retention_for", "quarantine_size", "stop_timeout"),
                     ),
                     _read_when_needed,
                 ),
@@ -320,7 +320,7 @@ async def _maintain(store: Store, reloading: Reloading, metrics: Metrics, connec
 def _maintenance(store: Store, settings: Settings) -> Awaitable[Upkeep]:
     return store.maintenance(
         *(settings.rows_retention, settings.retention),
-        *(settings.rows_retention_size, settings.retention_size),
+        *(settings.rows_retention_size, settings.retention_size, settings.quarantine_size),
         keeps=tuple(Keep.of(what, span) for what, span in settings.retention_for.items()),
     )
 

@@ -69,7 +69,9 @@ def _traced_to(value: object) -> object:
     if value and not str(value).startswith(("http://", "https://")):
         raise ValueError("no address of a receiver of OTLP over HTTP; expected such as http://127.0.0.1:4318")
     if value and not all(map(_installed, ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"))):
-        raise ValueError("OpenTelemetry is not installed: pip install 'logagg[otel]'")
+        raise ValueError(
+            "OpenTelemetry is not installed: pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+        )
     return value or None
 
 
@@ -253,6 +255,9 @@ class Settings(BaseSettings):
     retention_size: ByteSize | None = Field(
         None, ge=0, description="What packed records may take; unset: no limit. The oldest batches go first."
     )
+    quarantine_size: ByteSize | None = Field(
+        _size(256), ge=0, description="What the quarantine may take, kept for retention at most. The oldest go first."
+    )
 
     query_timeout: Duration = Field(timedelta(seconds=30), description="Longest time of one query.")
     query_concurrency: int = Field(4, ge=1, le=64, description="Queries answered at once; more wait.")
@@ -260,7 +265,7 @@ class Settings(BaseSettings):
     otel_endpoint: Annotated[str | None, BeforeValidator(_traced_to)] = Field(
         None,
         description="Where traces of the daemon go, by OTLP over HTTP, such as http://127.0.0.1:4318; unset: there are "
-        "none. Needs `logagg[otel]`.",
+        "none. Needs the extra otel.",
     )
     canary_interval: Duration = Field(
         timedelta(0), description="How often a marker is sent through each listener and looked for; 0: never."

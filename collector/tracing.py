@@ -1,4 +1,4 @@
-"""Traces of the daemon by OpenTelemetry, exported by OTLP over HTTP: the extra `logagg[otel]`, imported when it is set.
+"""Traces of the daemon by OpenTelemetry, exported by OTLP over HTTP: the extra `otel`, imported when it is set.
 
 A span is of a request or a batch, never of a record. One trace shows a request, from the span on that its `traceparent`
 names:

@@ -132,11 +132,11 @@ class EmbeddedPostgres:
     # Folders
 
     def _take_data_dir(self, user: Account | None) -> None:
-        """Make the data folder, or take an empty one; whatever else there is stays as it is."""
+        """Make the data folder, or take one of ours; whatever else there is stays as it is."""
         way = self.data_dir.resolve()
         there = next(p for p in (way, *way.parents) if p.exists())
-        # Our own empty folder becomes the server's; all above it must let the server's user pass as they are.
-        ours = there == way and machine.empty_and_ours(way)
+        # Our own folder becomes the server's; all above it must let the server's user pass as they are.
+        ours = there == way and machine.ours_alone(way)
         self._check_way(there.parent if ours else there, user)
         for folder in reversed([p for p in (way, *way.parents) if not p.exists()]):
             with contextlib.suppress(FileExistsError):  # another starter was faster
@@ -149,8 +149,12 @@ class EmbeddedPostgres:
         if (wall := programs.blocked(folder, user)) is None:
             return
         who = f"the user {programs.USER}, which PostgreSQL runs as," if user else "this user"
-        message = f"{who} cannot enter {wall} (mode {stat.S_IMODE(wall.stat().st_mode):04o}): set LOGAGG_DATA_DIR="
-        raise EmbeddedError(message + str(programs.ROOT_DATA_DIR if user else "to a folder of yours"))
+        message = f"{who} cannot enter {wall} (mode {stat.S_IMODE(wall.stat().st_mode):04o}): "
+        if user and wall == self.data_dir.resolve():
+            raise EmbeddedError(f"{message}chown {programs.USER} {wall}, or set LOGAGG_DATA_DIR to another folder")
+        raise EmbeddedError(
+            f"{message}set LOGAGG_DATA_DIR={programs.ROOT_DATA_DIR if user else 'to a folder of yours'}"
+        )
 
     def _take_socket_dir(self, user: Account | None) -> None:
         folder = self.socket_dir

