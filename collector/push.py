@@ -111,7 +111,7 @@ class _Push:
 
         taken, size = await request.app[BODIES].decode(request, take)
         decoded = within(taken.decoded, grant_of(request))
-        key = taken.key or idempotency_key(request)
+        key = idempotency_key(request)
         await self._intake.store(transport, decoded, size, key, source=source_of(request))
         return taken.answer
 

@@ -46,8 +46,6 @@ class Taken(NamedTuple):
     decoded: Decoded | Columnar
     #: Sent once all of it is durable.
     answer: Answer
-    #: The sender's own name for this body, the same when it sends it again; None where there is none.
-    key: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 else:
     from processes import PATIENCE, events, free_port, process, wait_ready
 
+ALERT = """
+[retention_for]
+"service=chatty" = "1d"
+[[alerts]]
+name = "busy"
+query = "level>=warning"
+threshold = 10
+window = "5m"
+webhook = "http://127.0.0.1:9/"
+"""
+
 
 def test_settings_are_read_again(database_url: str, tmp_path: Path) -> None:
     port, path = free_port(), tmp_path / "logagg.toml"
@@ -24,6 +35,7 @@ def test_settings_are_read_again(database_url: str, tmp_path: Path) -> None:
         for text, heard in (
             ('retention = "3d"\nbuffer_records = 5\n', "have changed"),
             ('retention = "never"\n', "nothing is changed"),
+            (ALERT, "read again"),
             ('log_level = "debug"\n', "read again"),
             ('log_level = "error"\n', "read again"),  # which is said no more
         ):
@@ -42,7 +54,11 @@ def test_settings_are_read_again(database_url: str, tmp_path: Path) -> None:
     assert rest == ""
     said = events(log)
     changed = [event["changed"] for event in said if event["event"] == "settings are read again"]
-    assert list(map(list, changed)) == [["retention"], ["retention", "log_level"]]
+    assert list(map(list, changed)) == [
+        ["retention"],
+        ["retention", "retention_for", "alerts"],
+        ["retention_for", "alerts", "log_level"],
+    ]
     later = [event["settings"] for event in said if "need a restart" in event["event"]]
     assert list(map(list, later)) == [["buffer_records"]]
     [wrong] = [event for event in said if "nothing is changed" in event["event"]]

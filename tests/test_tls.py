@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import socket
@@ -191,3 +192,15 @@ def test_settings_and_files_that_do_not_fit(folder: Path) -> None:
         Tls(folder / "server.pem", folder / "client.key", None)
     with pytest.raises(TlsError, match=r"tls_client_ca: .*nothing.*No such file"):
         Tls(folder / "server.pem", folder / "server.key", folder / "nothing")
+
+
+async def test_a_network_that_may_not_send_may_not_over_tls(start_daemon: Starter, folder: Path) -> None:
+    allow = "syslog_tls_listen=10.0.0.0/8, relp_listen=127.0.0.0/8"
+    daemon = await start_daemon(**over(folder, tls_listeners="relp_listen", allow=allow))
+    context = trusting(folder)
+    with contextlib.suppress(OSError):  # it is closed at once, perhaps before all was sent
+        assert await send(daemon, "syslog_tls_listen", b"%d %b" % (len(FRAME), FRAME), context) == b""
+    relp = b"1 open 30 relp_version=0\ncommands=syslog\n2 syslog %d %b\n" % (len(FRAME), FRAME)
+    assert b"2 rsp 6 200 OK" in await send(daemon, "relp_listen", relp, context)
+    assert await daemon.metric("logagg_connections_refused_total", transport="syslog-tls", reason="allow") == 1
+    assert len(await daemon.logs()) == 1
