@@ -5,18 +5,14 @@ FROM python:3.13-slim-bookworm AS build
 WORKDIR /src
 # --without-pip: the image that runs needs no installer; the one of this stage fills the environment from outside.
 RUN python -m venv --without-pip /opt/logagg
-# The dependencies come first, in a layer that is made again only when pyproject.toml changes.
-COPY pyproject.toml ./
+# What may be installed comes first, checked by its hashes, in a layer that is made again only when the lock changes: all
+# extras, and what builds logagg. From there on no index is asked.
+COPY .ci/lock.txt .ci/
+RUN pip download --no-cache-dir --require-hashes --only-binary :all: --dest wheels --requirement .ci/lock.txt
+COPY . .
 # Extras of logagg that are to be in the image, with commas between: `docker build --build-arg EXTRAS=otel .`
 ARG EXTRAS=""
-RUN python -c "import os, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project'];\
- extras = [name for name in os.environ.get('EXTRAS', '').split(',') if name];\
- print(*project['dependencies'], *(each for name in extras for each in project['optional-dependencies'][name]), sep='\n')" \
- > requirements.txt \
- && pip --python /opt/logagg/bin/python install --no-cache-dir --only-binary :all: --requirement requirements.txt
-COPY . .
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir wheels . \
- && pip --python /opt/logagg/bin/python install --no-cache-dir --no-deps wheels/*.whl \
+RUN pip --python /opt/logagg/bin/python install --no-cache-dir --no-index --find-links wheels "./${EXTRAS:+[$EXTRAS]}" \
  && /opt/logagg/bin/logagg --version
 
 

@@ -31,7 +31,7 @@ def list_(printing: Printing) -> None:
         form = JsonLines() if printing.output == "jsonl" else JsonArray()
         click.echo(form.head + form.page(rows) + form.tail(), nl=False)
     elif rows:
-        shown = [row | {name: _text(row[name], printing) for name in ("since", "value")} for row in rows]
+        shown = [row | {"since": _since(row, printing), "value": _value(row)} for row in rows]
         columns = ["name", "state", "since", "value", "waiting", "condition", "query"]
         click.echo(table(columns, shown, colour=printing.colour, numbers=("value", "waiting")), nl=False)
     else:
@@ -52,7 +52,7 @@ def test(printing: Printing, name: str) -> None:
         click.echo(form.head + form.page([answer]) + form.tail(), nl=False)
     else:
         found = {True: "it would fire", False: "it would not fire", None: "it could not be evaluated; see the log"}
-        value = f": {answer['value']:g}" if answer["value"] is not None else ""
+        value = "" if answer["firing"] is None else f": {_number(answer['value'])}"
         click.echo(f"{visible(answer['condition'])}: {found[answer['firing']]}{value}")
     if answer["problem"]:
         raise Failure(f"the webhook did not take the test: {visible(answer['problem'])}")
@@ -60,7 +60,14 @@ def test(printing: Printing, name: str) -> None:
         click.echo(f"the webhook took the test: {answer['status']}")
 
 
-def _text(value: Any, printing: Printing) -> str:
-    if isinstance(value, str):
-        return local_time(value, printing.zone)
-    return "" if value is None else f"{value:g}"
+def _since(row: dict[str, Any], printing: Printing) -> str:
+    return local_time(row["since"], printing.zone) if row["since"] else ""
+
+
+def _value(row: dict[str, Any]) -> str:
+    return "" if row["state"] == "unknown" else _number(row["value"])
+
+
+def _number(value: float | None) -> str:
+    """Write what was found; there is always a number, but of a silence of what was not seen yet."""
+    return "none seen" if value is None else f"{value:g}"

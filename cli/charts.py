@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from logagg.cli.output import LEVEL_COLOURS
@@ -25,12 +26,15 @@ BANDS = (
     Band("debug", LEVELS[7:], "░", LEVEL_COLOURS["DEBUG"]),
 )
 
+#: So many empty bins in a row, or more, are one line.
+_FOLDED = 3
+
 
 def bars(bins: Sequence[Mapping[str, Any]], seconds: float, *, width: int, zone: tzinfo | None, colour: bool) -> str:
     """Draw a line for each bin: when it starts, how many records, and a bar of its levels, the worst first.
 
     `bins` and `seconds`, the width of a bin, are as the HTTP API gives them. What occurs at all gets at least one cell:
-    one error among a million records is seen. The last line says what is what.
+    one error among a million records is seen. Empty bins in a row are one line. The last line says what is what.
     """
     counts = [[sum(each["levels"].get(level, 0) for level in band.levels) for band in BANDS] for each in bins]
     labels = [_label(each["start"], seconds, zone) for each in bins]
@@ -39,10 +43,11 @@ def bars(bins: Sequence[Mapping[str, Any]], seconds: float, *, width: int, zone:
     # Each band may round up to one cell more than its share.
     room = max(10, width - max(map(len, labels), default=0) - digits - 2 - len(BANDS))
     scale = room / max((each["total"] for each in bins), default=1) if any(each["total"] for each in bins) else 0.0
-    lines = [
-        f"{label} {total.rjust(digits)} {_bar(parts, scale, colour)}".rstrip()
-        for label, total, parts in zip(labels, totals, counts, strict=True)
-    ]
+    lines: list[str] = []
+    rows = zip(labels, totals, counts, strict=True)
+    for empty, run in groupby(rows, key=lambda row: not any(row[2])):
+        drawn = [f"{label} {total.rjust(digits)} {_bar(parts, scale, colour)}".rstrip() for label, total, parts in run]
+        lines += [f"...  {len(drawn)} empty bins"] if empty and len(drawn) >= _FOLDED else drawn
     return "\n".join([*lines, _legend(counts, seconds, colour)]) + "\n"
 
 

@@ -115,6 +115,10 @@ class Client:
         response, answer = self._request("POST", path, body, {"Content-Type": content_type})
         return self._json(path, response, answer)
 
+    def delete(self, path: str, params: Params) -> Any:
+        """DELETE what the parameters name; return the JSON of the answer."""
+        return self._json(path, *self._request("DELETE", f"{path}?{urlencode(params)}"))
+
     @contextmanager
     def open(
         self, path: str, params: Params, headers: Params | None = None
@@ -216,7 +220,7 @@ class Client:
         if status == 401:
             return Failure(f"{self._url} wants a token, or another one: --token or LOGAGG_TOKEN (401)")
         if status == 403:
-            return Failure(f"this token may not do that (403){_after(detail)}")
+            return Failure(f"{self._url} refuses that (403){_after(detail)}")
         if status == 503:
             return Busy(detail or f"{self._url} cannot serve this now (503)", _seconds(response))
         if status in (400, 422) and detail:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from logagg.cli.charts import bars
-from logagg.cli.misspelt import note_misspelt
+from logagg.cli.misspelt import note_misspelt, note_no_columns
 from logagg.cli.options import Asking, examples, reading_options
 from logagg.cli.output import Csv, Form, JsonArray, JsonLines, Row, compact, local_time, table
 from logagg.cli.terminal import Failure, Screen, note
@@ -48,10 +48,12 @@ def aggregate(asking: Asking, query: Sequence[str], by: str, of: str | None, int
     asked = {"by": by, "of": of, "interval": interval, "limit": str(limit) if limit else None}
     params = asking.params(query) | {name: value for name, value in asked.items() if value}
     rows = rows_of(asking.client().get("/logs/aggregations", params))
+    names = [name.strip() for name in by.split(",")]
     if not rows:
         note_misspelt(query)
+    note_no_columns({name for name in names if all(row.get(name) is None for row in rows)})
     results = ["count", *(_SPREAD if of else ())]
-    columns = [*(["time"] if interval else []), *(name.strip() for name in by.split(",")), *results]
+    columns = [*(["time"] if interval else []), *names, *results]
     if asking.output == "text":
         shown = [{name: _short(name, value, asking) for name, value in row.items()} for row in rows]
         show(asking, table(columns, shown, colour=asking.colour, numbers=results))

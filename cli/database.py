@@ -14,7 +14,7 @@ from logagg.cli.database_sql import sql
 from logagg.cli.group import SuggestingGroup
 from logagg.cli.options import examples
 from logagg.cli.output import compact
-from logagg.cli.postgres import NO_SCHEMA, Place, check_schema, place_of, place_options, run, shown, sized
+from logagg.cli.postgres import NO_SCHEMA, Place, check_schema, forgotten, place_of, place_options, run, shown, sized
 from logagg.cli.terminal import Failure
 
 
@@ -94,8 +94,8 @@ def url(config: Path | None, database_url: str | None) -> None:
         raise Failure(f"{server.data_dir} belongs to another user: run this as the user of `logagg serve`") from None
     if not running:
         raise Failure(
-            f"the embedded PostgreSQL in {server.data_dir} is not running: start it with `logagg serve`,"
-            " or set LOGAGG_DATA_DIR"
+            f"the embedded PostgreSQL in {server.data_dir} is not running{forgotten()}:"
+            " start it with `logagg serve`, or set LOGAGG_DATA_DIR"
         )
     click.echo(server.url)
 

@@ -151,6 +151,8 @@ def _failure(error: "asyncpg.PostgresError", text: str) -> Failure:
     from logagg.query.errors import QueryError
 
     said = " ".join(str(getattr(error, "message", None) or error).split())
+    if "multiple commands" in said:  # PostgreSQL's words for a statement that was prepared
+        return Failure("these are several statements: `logagg db sql` takes one")
     hints = [" ".join(each.split()) for each in (getattr(error, "detail", None), getattr(error, "hint", None)) if each]
     said += f" ({'; '.join(hints)})" if hints else ""
     place = getattr(error, "position", None)

@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from logagg.cli.client import Client, Params, Unreachable
+from logagg.cli.compression import COMPRESSIONS, Compression, Plain
 from logagg.cli.options import Picking, examples, picking_options
 from logagg.cli.postgres import sized
 from logagg.cli.progress import Records
@@ -32,6 +34,7 @@ Write = Callable[[bytes], object]
     epilog=examples(
         "logagg export --since yesterday --until today -o yesterday.parquet",
         "logagg export 'service:billing level>=error' --format csv > errors.csv",
+        "logagg export --since 2026-11-01 --until 2026-12-01 -o november.jsonl.zst",
         "logagg export --since 1h | jq -r .message",
         "duckdb -c \"select level, count(*) from 'yesterday.parquet' group by level\"",
     )
@@ -40,7 +43,7 @@ Write = Callable[[bytes], object]
     "--format",
     "form",
     type=click.Choice(list(_FORMS)),
-    help="The form of the records; without it, what FILE ends in, else jsonl.",
+    help="The form of the records; without it, what FILE ends in, and jsonl where it ends in nothing.",
 )
 @click.option(
     "-o",
@@ -48,7 +51,8 @@ Write = Callable[[bytes], object]
     "file",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help="Write to FILE, which appears once it is whole; without it, to standard output.",
+    help="Write to FILE, which appears once it is whole; without it, to standard output. FILE.gz and FILE.zst, such as "
+    "a.csv.gz, are compressed.",
 )
 @picking_options
 def export(picking: Picking, query: Sequence[str], form: str | None, file: Path | None) -> None:
@@ -60,7 +64,7 @@ def export(picking: Picking, query: Sequence[str], form: str | None, file: Path 
     Exits with 0 when the export is whole, also when nothing matches, else with 2. Until then, FILE is FILE.part.
     """
     file = None if file == Path("-") else file
-    form = form or (file.suffix[1:].lower() if file and file.suffix[1:].lower() in _FORMS else "jsonl")
+    form, compression = _named(file, form) if file else (form or "jsonl", Plain())
     terminal = file is None and sys.stdout.isatty()
     if terminal and _FORMS[form] is None:
         raise click.UsageError(f"{form} is not for a terminal: -o FILE, or > FILE")
@@ -70,7 +74,7 @@ def export(picking: Picking, query: Sequence[str], form: str | None, file: Path 
     progress = Records(form, shown=sys.stderr.isatty() and not terminal)
     progress.expect(partial(Client(picking.url, picking.token, picking.timeout).count, params))
     if file:
-        _to_file(file, parts, progress)
+        _to_file(file, compression, parts, progress)
     else:
         write = _harmless(_FORMS[form]) if terminal else sys.stdout.buffer.write
         for part in parts:
@@ -80,16 +84,28 @@ def export(picking: Picking, query: Sequence[str], form: str | None, file: Path 
     progress.end()
 
 
-def _to_file(file: Path, parts: Iterator[bytes], progress: Records) -> None:
+def _named(file: Path, form: str | None) -> tuple[str, Compression]:
+    """Return the form that the name of a file asks for, unless one is given, and its compression. Raises UsageError."""
+    compression = COMPRESSIONS.get(file.suffix.lower(), Plain)
+    inner = file if compression is Plain else file.with_suffix("")
+    form = form or inner.suffix[1:].lower() or "jsonl"
+    if form not in _FORMS:
+        known = ", ".join(f".{form}" for form in _FORMS)
+        raise click.UsageError(f"{inner.name} ends in none of {known}: --format says what to write")
+    if form == "parquet" and inner != file:
+        raise click.UsageError(f"parquet is compressed in itself: -o {inner}")
+    return form, compression()
+
+
+def _to_file(file: Path, compression: Compression, parts: Iterator[bytes], progress: Records) -> None:
     first = next(parts, b"")  # a refusal leaves no file
     unfinished = file.with_name(f"{file.name}.part")
     try:
         with unfinished.open("wb") as out:
-            out.write(first)
-            progress.add(first)
-            for part in parts:
-                out.write(part)
+            for part in chain([first], parts):
+                out.write(compression.add(part))
                 progress.add(part)
+            out.write(compression.end())
         unfinished.replace(file)
     except Broken as error:
         raise Failure(f"{error.format_message()}; what came stands in {unfinished}") from None

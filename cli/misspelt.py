@@ -1,6 +1,6 @@
-"""What a query that found nothing may have meant by the names of its fields."""
+"""What a question that found nothing may have meant by the names of its fields."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from logagg.cli.highlight import terms_of
 from logagg.cli.terminal import note, visible
@@ -8,7 +8,11 @@ from logagg.cli.terminal import note, visible
 
 def note_misspelt(query: Sequence[str]) -> None:
     """Say on stderr which fields of a query are no columns, but read like one."""
-    fields = terms_of(" ".join(query)).fields
+    note_no_columns(terms_of(" ".join(query)).fields)
+
+
+def note_no_columns(fields: Set[str]) -> None:
+    """Say on stderr which of these are no columns, but read like one."""
     if not fields:
         return
     from logagg.query.syntax import COLUMNS

@@ -65,8 +65,9 @@ def patterns(asking: Asking, query: Sequence[str], limit: int, new_since: str | 
     columns = ["count", *(["change"] if new_since else []), "last seen", "services", "pattern"]
     show(asking, table(columns, [_shown(row, asking) for row in rows], colour=asking.colour))
     end = local_time(params["end_time"], asking.zone) if "end_time" in params else "now"
-    levels = asking.level or ("the levels of QUERY" if query else "all levels")
-    note(f"... {levels}, from {local_time(params['start_time'], asking.zone)} to {end}")
+    which = " that match QUERY" if query else "" if asking.level else " of all levels"
+    level = f" of level {asking.level}" if asking.level else ""
+    note(f"... messages{level}{which}, from {local_time(params['start_time'], asking.zone)} to {end}")
 
 
 def _range(asking: Asking, params: Params, new_since: str | None) -> dict[str, str]:

@@ -55,6 +55,13 @@ def place_of(config: Path | None, database_url: str | None) -> Place:
     return Place(settings.database_url, settings.data_dir)
 
 
+def forgotten() -> str:
+    """Return what may be why no database is there, to be said before anybody makes a second one, which is empty."""
+    context = click.get_current_context(silent=True)
+    given = context and context.params.get("config")
+    return "" if given else ", and no settings file was given (--config or LOGAGG_CONFIG)"
+
+
 def run(place: Place, action: Callable[[Any], Awaitable[T]], *, create: bool) -> T:
     """Connect, act, and turn every failure into one line."""
     import asyncio
@@ -90,8 +97,8 @@ async def connected(place: Place, *, create: bool) -> AsyncIterator[Any]:
     server = None if place.url else place.embedded()
     if server and not create and not server.cluster.exists():
         raise Failure(
-            f"there is no embedded PostgreSQL in {server.data_dir} yet: run `logagg serve` or `logagg db init`,"
-            " or set LOGAGG_DATA_DIR"
+            f"there is no embedded PostgreSQL in {server.data_dir} yet{forgotten()}:"
+            " run `logagg serve` or `logagg db init` to make one, or set LOGAGG_DATA_DIR"
         )
     address = await asyncio.to_thread(server.start) if server else place.url
     try:

@@ -9,6 +9,11 @@ _EXCERPT = 80
 #: Seconds for looking what is spoken at a port.
 _LOOK = 2.0
 TRUST = "--ca-file FILE (LOGAGG_CA_FILE) names the certificates to trust, SSL_CERT_FILE too"
+#: What to do about a certificate, by the code of OpenSSL: an issuer that is not known, or other names.
+_ADVICE = {
+    **dict.fromkeys((2, 18, 19, 20, 21), TRUST),
+    **dict.fromkeys((62, 64), "the address has to be one of the names that are in it"),
+}
 
 
 class Place(NamedTuple):
@@ -65,7 +70,8 @@ def _of_tls(place: Place, error: Exception) -> str | None:
 
     if isinstance(error, ssl.SSLCertVerificationError):
         problem = visible(error.verify_message).rstrip(".")
-        return f"the certificate of {place.url} is not trusted: {problem}; {TRUST}"
+        advice = _ADVICE.get(error.verify_code)
+        return f"the certificate of {place.url} is not trusted: {problem}{f'; {advice}' if advice else ''}"
     if not isinstance(error, ssl.SSLError):
         return None
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):

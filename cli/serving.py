@@ -23,11 +23,14 @@ def settings_from(config: Path | None) -> "Settings":
     try:
         settings = load_settings(config)
     except SettingsError as error:
-        lines = str(error).splitlines()
-        raise Failure("\n  ".join([f"{len(lines)} errors in the settings", *lines] if lines[1:] else lines)) from None
+        raise _failure(str(error).splitlines()) from None
     for name in unknown_variables():
         note(f"warning: {name} is set, but there is no such setting")
     return settings
+
+
+def _failure(lines: list[str]) -> Failure:
+    return Failure("\n  ".join([f"{len(lines)} errors in the settings", *lines] if lines[1:] else lines))
 
 
 @click.command(
@@ -64,22 +67,29 @@ def check_config(config: Path | None) -> None:
     """Check the settings, and print them.
 
     Prints every setting with its value and where it comes from; or every error with its place. The files of TLS are
-    read, too, and it is asked whether a listener is open to everybody. Exits with 0 when the daemon can start with
-    these settings, 2 when not.
+    read, too, and it is asked whether a listener is open to everybody. Exits with 0 when these settings are right in
+    themselves, 2 when not.
+
+    Whether they work here is not looked at: it connects to nothing, and asks for no port, folder or disk. `logagg db
+    status` asks PostgreSQL, `logagg serve` tries it all, `logagg doctor` looks at a running daemon.
     """
     settings = settings_from(config)
     from logagg.collector.config import effective
     from logagg.collector.listening import exposed
     from logagg.collector.tls import TlsError, tls_of
 
+    problems = []
     try:
         tls_of(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     except TlsError as error:
-        raise Failure(str(error)) from None
+        problems.append(str(error))
     if problem := exposed(settings):
-        if not settings.insecure:
-            raise Failure(problem)
-        note(f"warning: {problem}")
+        if settings.insecure:
+            note(f"warning: {problem}")
+        else:
+            problems.append(problem)
+    if problems:
+        raise _failure(problems)
     rows = [{"setting": each.name, "value": each.value, "from": each.place} for each in effective(settings, config)]
     with Screen(pager=True) as screen:
         screen.write(table(["setting", "value", "from"], rows, colour=False))

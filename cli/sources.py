@@ -1,12 +1,14 @@
-"""`logagg sources`: who sends, and who has gone quiet."""
+"""`logagg sources`: who sends, who has gone quiet, and who will not send any more."""
 
 from collections.abc import Callable
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from logagg.cli.counting import rows_of
-from logagg.cli.options import Printing, examples, printing_options
+from logagg.cli.group import SuggestingGroup
+from logagg.cli.options import Printing, adding, examples, printing_options
 from logagg.cli.output import JsonArray, JsonLines, Row, table
 from logagg.cli.terminal import Screen
 
@@ -24,14 +26,25 @@ _ORDERS: Final[dict[str, Callable[[Row], Any]]] = {
 }
 
 
-@click.command(
+_names = adding(
+    click.option("--host", help="Only this host; '' for those without."),
+    click.option("--service", help="Only this service; '' for those without."),
+    click.option("--environment", help="Only this environment; '' for those without."),
+    click.option("--transport", help="Only this listener, such as syslog-udp."),
+)
+
+
+@click.group(
+    cls=SuggestingGroup,
+    invoke_without_command=True,
     epilog=examples(
         "logagg sources                                    who sends",
         "logagg sources --sort rate --service shop",
         "logagg sources --silent                           who is quiet for longer than usual",
         "logagg sources --silent 2h                        who is quiet for two hours",
         "logagg sources --silent -o jsonl || mail -s quiet ops@example.com",
-    )
+        "logagg sources forget --host web3                 who will not send any more",
+    ),
 )
 @click.option(
     "--silent",
@@ -40,42 +53,74 @@ _ORDERS: Final[dict[str, Callable[[Row], Any]]] = {
     metavar="[DURATION]",
     help="Only those that are quiet for longer than is usual of them, or for so long: 90s, 15m, 2h.",
 )
-@click.option("--host", help="Only this host.")
-@click.option("--service", help="Only this service.")
-@click.option("--environment", help="Only this environment.")
-@click.option("--transport", help="Only this listener, such as syslog-udp.")
+@_names
 @click.option(
     "--sort", type=click.Choice(list(_ORDERS)), help="In which order.  [default: name; with --silent, silence]"
 )
 @printing_options(["text", "jsonl", "json"])
-def sources(printing: Printing, silent: str | None, sort: str | None, **only: str | None) -> None:
+@click.pass_context
+def sources(
+    ctx: click.Context, /, printing: Printing, silent: str | None, sort: str | None, **only: str | None
+) -> None:
     """Show who sends.
 
     A source is a host, a service and an environment, as records name them, and the listener that they came by. A source
-    is silent after ten times its usual interval, and after a minute at the least.
+    is silent after ten times its usual interval, and after a minute at the least, once it was seen in ten minutes.
 
     The rate is records a second over some five minutes; the skew is how late records come, or how slow their clock is.
 
     Exits with 0; with --silent, with 1 when there are such sources.
     """
-    params = {name: value for name, value in only.items() if value is not None}
+    if ctx.invoked_subcommand:
+        if given := [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
+            raise click.UsageError(f"--{given[0]} goes behind `{ctx.invoked_subcommand}`")
+        return
+    params = _given(only)
     if silent:
         params |= {"silent": "true"} if silent == "usual" else {"silent_for": silent}
     rows = rows_of(printing.client().get("/sources", params))
     rows.sort(key=_ORDERS[sort or ("silence" if silent else "name")])
     with Screen(pager=printing.pager) as screen:
         screen.write(_printed(rows, printing))
-    click.get_current_context().exit(1 if silent and rows else 0)
+    ctx.exit(1 if silent and rows else 0)
+
+
+@sources.command(
+    epilog=examples("logagg sources forget --host web3", "logagg sources forget --service shop --transport tcp")
+)
+@_names
+@printing_options(["text", "jsonl", "json"])
+def forget(printing: Printing, **only: str | None) -> None:
+    """Forget sources that will not send any more.
+
+    Their records stay; a source that sends again comes again. With tokens, this needs one with the scope admin.
+    """
+    if not (params := _given(only)):
+        raise click.UsageError("say which: --host, --service, --environment or --transport")
+    answer: dict[str, Any] = printing.client().delete("/sources", params)
+    if printing.output != "text":
+        click.echo(_formed([answer], printing), nl=False)
+    else:
+        count = answer["forgotten"]
+        click.echo(f"forgot {count:,} {'source' if count == 1 else 'sources'}")
+
+
+def _given(only: dict[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in only.items() if value is not None}
 
 
 def _printed(rows: list[Row], printing: Printing) -> str:
     if printing.output != "text":
-        form = JsonLines() if printing.output == "jsonl" else JsonArray()
-        return form.head + form.page(rows) + form.tail()
+        return _formed(rows, printing)
     if not rows:
         return ""
     names = [name for name in _NAMES if name != "environment" or any(row[name] for row in rows)]
     return table([*names, *_NUMBERS], [_shown(row) for row in rows], colour=printing.colour, numbers=_NUMBERS)
+
+
+def _formed(rows: list[Row], printing: Printing) -> str:
+    form = JsonLines() if printing.output == "jsonl" else JsonArray()
+    return form.head + form.page(rows) + form.tail()
 
 
 def _shown(row: Row) -> Row:

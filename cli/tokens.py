@@ -102,6 +102,7 @@ def revoke(name: str, config: Path | None, database_url: str | None) -> None:
     """
     if not run(place_of(config, database_url), partial(_revoke, name), create=False):
         raise Failure(f"there is no token {name!r}, or it was revoked; see `logagg token list`")
+    click.echo(f"revoked {name}: daemons refuse it within seconds")
 
 
 async def _create(name: str, scope: list[str], services: Any, environments: Any, connection: Any) -> tuple[str, bool]:

@@ -47,18 +47,18 @@ class Found(NamedTuple):
     """What a rule has found."""
 
     firing: bool
-    #: Records, seconds since the last one, or new patterns.
-    value: float
+    #: Records, seconds of silence, or new patterns; None for a silence of what was not seen yet.
+    value: float | None
     records: Sequence[dict[str, Any]] = ()
     patterns: Sequence[dict[str, Any]] = ()
 
 
-async def evaluate(engine: Engine, rule: Rule, now: datetime) -> Found:
+async def evaluate(engine: Engine, rule: Rule, state: State, now: datetime) -> Found:
     """Ask what a rule asks, about the time before now. Raises QueryError, QueryLimit, StoreError."""
     asked = Filter(start=now - rule.span, end=now, q=rule.asked or None)
     if rule.silence:
         newest = (await engine.search(asked, limit=1)).records
-        return Found(not newest, (now - newest[0]["timestamp"] if newest else rule.silence).total_seconds())
+        return silence(rule.silence, state, newest[0]["timestamp"] if newest else None, now)
     if rule.new_pattern:
         asked = Filter(start=now - max(BEFORE, 2 * rule.window), end=now, q=rule.asked)
         answer = await engine.patterns(asked, limit=_MOST_PATTERNS, new_since=now - rule.window)
@@ -74,6 +74,20 @@ async def evaluate(engine: Engine, rule: Rule, now: datetime) -> Found:
     records = (await engine.search(asked, limit=EXAMPLES)).records
     short = [{name: record[name] for name in _SHOWN} | {"message": record["message"][:_LONGEST]} for record in records]
     return Found(True, count, orjson.loads(orjson.dumps(short, option=orjson.OPT_UTC_Z)))
+
+
+def silence(span: timedelta, state: State, newest: datetime | None, now: datetime) -> Found:
+    """Tell whether a silence has lasted for a span, by the newest record of that span, and by what was known.
+
+    It grows from one evaluation to the next, so that the time in which nobody looked is none; and what was never seen
+    is missed when it was not seen for a span since it is looked for.
+    """
+    since_known = None if state.value is None else state.value + (now - state.checked_at).total_seconds()
+    since_newest = None if newest is None else (now - newest).total_seconds()
+    quiet = min((each for each in (since_known, since_newest) if each is not None), default=None)
+    if quiet is None:
+        return Found(state.firing or now - state.since >= span, None)
+    return Found(quiet >= span.total_seconds(), quiet)
 
 
 class _Changed(Exception):
@@ -134,19 +148,19 @@ class Alerting:
         known = await held.load(self.rules.keys())
         async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
             for rule in self.rules.values():
-                now = datetime.now(UTC)
-                one = _One(self, held, rule, known.get(rule.name) or State(rule.name, False, now, 0, now))
+                now = datetime.now(UTC)  # from here on somebody looks again
+                one = _One(self, held, rule, known.get(rule.name, _unknown(rule, now))._replace(checked_at=now))
                 group.create_task(one.watch(), name=f"alert {rule.name}: watch")
                 group.create_task(one.tell(http), name=f"alert {rule.name}: tell")
             await self._changed.wait()
             raise _Changed
 
-    async def evaluate(self, rule: Rule) -> Found | None:
-        """Ask what a rule asks; None when that cannot be told now, which is said. Raises StoreError."""
+    async def evaluate(self, rule: Rule, state: State) -> Found | None:
+        """Ask what a rule asks that stands so; None when that cannot be told now, which is said. Raises StoreError."""
         if rule.silence and self._behind():
             return None
         try:
-            return await evaluate(self._engine, rule, datetime.now(UTC))
+            return await evaluate(self._engine, rule, state, datetime.now(UTC))
         except (QueryError, QueryLimit) as error:
             self.failed(rule, "query", str(error))
             return None
@@ -184,8 +198,9 @@ class Alerting:
 
     async def test(self, rule: Rule) -> dict[str, Any]:
         """Evaluate a rule now and post a test message; return what came of both. Raises StoreError."""
-        found = await self.evaluate(rule)
-        told = found or Found(False, 0)
+        known = await self._table.all()
+        found = await self.evaluate(rule, known.get(rule.name, _unknown(rule, datetime.now(UTC))))
+        told = found or Found(False, None)
         async with aiohttp.ClientSession() as http:
             try:
                 status, problem = await post(http, rule, self.message(rule, "test", told, datetime.now(UTC))), None
@@ -219,7 +234,7 @@ class _One:
         while True:
             next_ = loop.time() + self._rule.every.total_seconds()
             try:
-                if found := await self._alerting.evaluate(self._rule):
+                if found := await self._alerting.evaluate(self._rule, self._state):
                     await self._settle(found)
             except StoreError:
                 raise
@@ -268,6 +283,10 @@ class _One:
             async with self._turn:
                 left = tuple(each for each in self._state.waiting if each["id"] != message["id"])
                 await self._save(self._state._replace(waiting=left))
+
+
+def _unknown(rule: Rule, now: datetime) -> State:
+    return State(rule.name, False, now, None, now)
 
 
 def _listed(rule: Rule, state: State | None) -> dict[str, Any]:

@@ -17,7 +17,10 @@ class AlertAnswer(BaseModel):
     name: str
     state: Literal["firing", "ok", "unknown"] = Field(description="`unknown`: not evaluated yet.")
     since: datetime | None = Field(description="When it began to fire, or ceased to.")
-    value: float | None = Field(description="What was found: records, seconds of silence, new patterns.")
+    value: float | None = Field(
+        description="What was found: records, seconds of silence, new patterns; null: nothing was evaluated yet, or a"
+        " silence is of what was not seen yet."
+    )
     checked_at: datetime | None
     waiting: int = Field(description="Messages that the webhook has not taken yet.")
     condition: str
@@ -29,7 +32,7 @@ class TestedAnswer(BaseModel):
 
     name: str
     firing: bool | None = Field(description="Whether it would fire now; null: that could not be told.")
-    value: float | None
+    value: float | None = Field(description="As `GET /alerts` has it.")
     condition: str
     status: int | None = Field(description="With which status the webhook took the message; null: it did not.")
     problem: str | None = Field(description="Why not.")
@@ -44,7 +47,8 @@ def alert_routes(alerting: Alerting) -> Sequence[Route[Any, Any]]:
     async def test(request: web.Request, query: None, body: None) -> web.Response:
         name = request.match_info["name"]
         if name not in alerting.rules:
-            raise web.HTTPNotFound(reason="there is no such alert")
+            there = f"there are: {', '.join(alerting.rules)}" if alerting.rules else "there are none"
+            raise web.HTTPNotFound(reason=f"there is no alert {name[:100]!r}; {there}")
         return reply(await alerting.test(alerting.rules[name]))
 
     return [

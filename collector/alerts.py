@@ -1,17 +1,38 @@
 """The rules of alerts, as the settings have them: tables `[[alerts]]` in the file."""
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from logagg.collector.units import Duration, format_duration
+from logagg.collector.wording import plain
 
+_NAME = re.compile(r"[\w.-]{1,100}")
 #: What a new pattern is looked for in, unless the rule says otherwise.
 ERRORS = "level>=error"
+
+
+def _at_least(least: timedelta) -> AfterValidator:
+    def check(span: timedelta) -> timedelta:
+        if span < least:
+            raise ValueError(f"has to be at least {format_duration(least)}")
+        return span
+
+    return AfterValidator(check)
 
 
 class Rule(BaseModel):
@@ -19,19 +40,26 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[\w.-]{1,100}$")
+    name: str
     query: str = ""
     #: So many records that match within `window`, or more.
     threshold: int | None = Field(None, ge=1)
     #: No record that matches for so long.
-    silence: Annotated[Duration | None, Field(ge=timedelta(seconds=1))] = None
+    silence: Annotated[Duration, _at_least(timedelta(seconds=1))] | None = None
     #: A pattern of messages within `window` that the day before did not have.
     new_pattern: bool = False
-    window: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(minutes=5)
-    every: Annotated[Duration, Field(ge=timedelta(milliseconds=100))] = timedelta(minutes=1)
+    window: Annotated[Duration, _at_least(timedelta(seconds=1))] = timedelta(minutes=5)
+    every: Annotated[Duration, _at_least(timedelta(milliseconds=100))] = timedelta(minutes=1)
     #: The path of it, or a header, is often what lets us in: neither is ever shown.
     webhook: SecretStr
     headers: dict[str, SecretStr] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _short(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("expected 1 to 100 letters, digits, dots, hyphens and underscores")
+        return name
 
     @field_validator("webhook")
     @classmethod
@@ -128,8 +156,7 @@ def _problems(error: ValidationError) -> list[str]:
     said = []
     for each in error.errors(include_url=False, include_input=False):
         place = ".".join(map(str, each["loc"]))
-        unknown = each["type"] == "extra_forbidden"
-        message = "unknown key" if unknown else each["msg"].removeprefix("Value error, ")
+        message = "unknown key" if each["type"] == "extra_forbidden" else plain(each)
         said.append(f"{place}: {message}" if place else message)
     return said
 

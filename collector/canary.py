@@ -28,8 +28,9 @@ from logagg.collector.units import Address
 from logagg.query.answers import Filter
 from logagg.query.engine import Engine
 from logagg.query.grants import EVERYTHING, Grant, Guard, secret_of
+from logagg.sinks.sources import CANARY
 
-SERVICE: Final = "logagg-canary"
+SERVICE: Final = CANARY
 #: Seconds from sending a marker until it counts as lost.
 PATIENCE: Final = 10.0
 #: Seconds to connect and to send.

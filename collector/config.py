@@ -3,12 +3,15 @@
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ByteSize, ValidationError
+from pydantic import ByteSize, ConfigDict, ValidationError, create_model
+from pydantic_settings import EnvSettingsSource
 
 from logagg.collector.settings import NOT_SETTINGS, PREFIX, Settings, SettingsError
+from logagg.collector.wording import plain
 
 
 class Effective(NamedTuple):
@@ -34,11 +37,12 @@ def load_settings(given: Path | None = None) -> Settings:
     Raises SettingsError with a line for each error, each with its place.
     """
     path = config_path(given)
-    values = _read_toml(path) if path else {}
+    in_file = _read_toml(path) if path else {}
     try:
-        return Settings(**values)
+        return Settings(**in_file)
     except ValidationError as error:
-        raise SettingsError("\n".join(_error_lines(error, path))) from None
+        lines = [*_field_lines(error, in_file, path), *_rule_lines(error, in_file, path)]
+        raise SettingsError("\n".join(lines)) from None
 
 
 def effective(settings: Settings, given: Path | None = None) -> list[Effective]:
@@ -69,17 +73,43 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: not TOML: {error}") from None
 
 
-def _error_lines(error: ValidationError, path: Path | None) -> list[str]:
-    in_file = _read_toml(path) if path else {}
-    lines = []
+def _field_lines(error: ValidationError, in_file: dict[str, Any], path: Path | None) -> Iterator[str]:
+    """Yield what is wrong with settings by themselves."""
     for each in error.errors(include_url=False):
-        name = str(each["loc"][0]) if each["loc"] else ""
-        message = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "extra_forbidden":
-            message = "unknown setting"
-        place = _place(name, in_file, path) if name else str(path or "environment")
-        lines.append(f"{place}: {name}: {message}" if name else f"{place}: {message}")
-    return lines
+        if not each["loc"]:
+            continue
+        name = str(each["loc"][0])
+        field = Settings.model_fields.get(name)
+        message = plain(each, field.annotation) if field else "unknown setting"
+        yield f"{_place(name, in_file, path)}: {name}: {message}"
+
+
+def _rule_lines(error: ValidationError, in_file: dict[str, Any], path: Path | None) -> Iterator[str]:
+    """Yield what is wrong with settings beside each other, which pydantic looks at only when each is right by itself.
+
+    A rule that looks at a setting which is wrong by itself says nothing.
+    """
+    wrong = {str(each["loc"][0]) for each in error.errors(include_url=False) if each["loc"]}
+    given = in_file | EnvSettingsSource(Settings)()
+    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in Settings.model_fields.items()}
+    alone = create_model("Alone", __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
+    right = alone.model_validate({name: given[name] for name in given.keys() & fields.keys() - wrong})
+    settings = Settings.model_construct(_fields_set=right.model_fields_set, **dict(right))
+    for name in wrong & fields.keys():
+        del settings.__dict__[name]
+    for rule in Settings.__pydantic_decorators__.model_validators:
+        try:
+            getattr(settings, rule)()
+        except AttributeError:  # what it looks at is wrong
+            continue
+        except ValueError as problem:
+            yield f"{_place_of_text(str(problem), in_file, path)}: {problem}"
+
+
+def _place_of_text(text: str, in_file: dict[str, Any], path: Path | None) -> str:
+    """Return the place of the setting that a text begins with, where it has one."""
+    place = _place(re.split(r"\W", text, maxsplit=1)[0], in_file, path)
+    return str(path or "environment") if place == "default" else place
 
 
 def _place(name: str, in_file: dict[str, Any], path: Path | None) -> str:

@@ -22,7 +22,7 @@ from logagg.collector.complaints import Complaints
 from logagg.collector.metrics import Metrics
 from logagg.protocols.record import Record
 from logagg.sinks.errors import StoreError
-from logagg.sinks.sources import LONGEST_NAME, MOST, OTHERS, Seen, Source, Sources
+from logagg.sinks.sources import CANARY, LONGEST_NAME, MOST, OTHERS, Seen, Source, Sources
 
 log = structlog.get_logger("sources")
 
@@ -112,7 +112,7 @@ class Watch:
 
     async def _look(self, kept: Callable[[], timedelta]) -> NoReturn:
         async def look() -> None:
-            await self._sources.forget(kept())
+            await self._sources.expire(kept())
             self._show(await self._sources.all())
 
         while True:
@@ -157,7 +157,8 @@ class Watch:
         self._metrics.sources.set(len(sources))
         self._metrics.sources_silent.set(sum(source.silent for source in sources))
         self._metrics.source_last_seen.clear()
-        for source in sources[:MOST_METRICS]:
+        missed = [source for source in sources if source.service != CANARY]
+        for source in missed[:MOST_METRICS]:
             labels = (source.host or "", source.service or "", source.environment or "", source.transport)
             self._metrics.source_last_seen.labels(*labels).set(source.last_seen.timestamp())
 

@@ -31,7 +31,8 @@ class State(NamedTuple):
     firing: bool
     #: When it began to fire, or ceased to.
     since: datetime
-    value: float
+    #: Records, seconds of silence, or new patterns; None for a silence of what was not seen yet.
+    value: float | None
     checked_at: datetime
     #: Messages that were not taken yet, the oldest first.
     waiting: tuple[dict[str, Any], ...] = ()

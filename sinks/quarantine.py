@@ -1,6 +1,6 @@
 """The table `quarantine`: what could not become a record, to be looked at, and removed once it is one after all."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import asyncpg
@@ -19,6 +19,15 @@ _NO_ROOM = """
 select max(id) from (
     select id, sum(octet_length(raw) + 200) over (order by id desc) as so_far from quarantine
 ) newest_first where so_far > $1
+"""
+#: What goes, and what there is to say of it; the ids only of those that were named.
+_CHOSEN = "($1::bigint[] is null or id = any ($1)) and ($2::interval is null or received_at < now() - $2)"
+_WOULD_DROP = f"select id, octet_length(raw) as size from quarantine where {_CHOSEN}"  # noqa: S608 - texts of ours
+_DROP = f"delete from quarantine where {_CHOSEN} returning id, octet_length(raw) as size"  # noqa: S608 - texts of ours
+_DROPPED = """
+with gone as ({which})
+select count(*), coalesce(sum(size), 0)::bigint, coalesce(array_agg(id) filter (where $1::bigint[] is not null), '{{}}')
+from gone
 """
 _GET = "select id, received_at, transport, source, reason, raw from quarantine where id = $1"
 
@@ -45,6 +54,16 @@ class Entry(NamedTuple):
     source: str
     reason: str
     raw: bytes
+
+
+class Dropped(NamedTuple):
+    """What went, or would go."""
+
+    entries: int
+    #: Bytes.
+    size: int
+    #: The ids, where they were named.
+    named: list[int]
 
 
 async def listed(
@@ -83,3 +102,10 @@ async def limit(con: asyncpg.Connection, before: datetime, size: int | None) -> 
         status = await con.execute("delete from quarantine where id <= $1", newest or 0)
         gone += int(status.rpartition(" ")[2])
     return gone
+
+
+async def drop(
+    con: asyncpg.Connection, chosen: list[int] | None, older_than: timedelta | None, *, dry_run: bool = False
+) -> Dropped:
+    """Delete these entries, None being all, of those that were received so long ago; or only tell which they are."""
+    return Dropped(*await con.fetchrow(_DROPPED.format(which=_WOULD_DROP if dry_run else _DROP), chosen, older_than))

@@ -10,6 +10,11 @@ from logagg.sinks.errors import unavailable
 #: Sources that the table holds; who comes after them is counted under the service OTHERS of its transport.
 MOST: Final = 10_000
 OTHERS: Final = "(others)"
+#: The service of the canary: nobody misses it, its own metrics tell how it is.
+CANARY: Final = "logagg-canary"
+#: In so many minutes a source must have been seen until its silence is told. A usual interval starts at a minute or
+#: less and grows by 3.25 at most with each pause, so by then it can be that of a job that runs once a month.
+MINUTES: Final = 10
 #: Characters of a name that are kept: an index takes no more than some 2,700 bytes of all together.
 LONGEST_NAME: Final = 128
 
@@ -55,6 +60,8 @@ on conflict (host, service, environment, transport) do update set
         * case when {_SPAN} < 0.001 then 1 else (1 - exp(-{_SPAN})) / {_SPAN} end,
     clock_skew = s.clock_skew + 0.25 * (excluded.clock_skew - s.clock_skew),
     usual_interval = {_USUAL},
+    minutes = s.minutes
+        + case when date_trunc('minute', excluded.last_seen) > date_trunc('minute', s.last_seen) then 1 else 0 end,
     gaps = s.gaps + case when {_GAP} then 1 else 0 end,
     longest_gap = case when {_GAP}
         then greatest(s.longest_gap, extract(epoch from excluded.first_seen - s.last_seen)::float8)
@@ -69,9 +76,16 @@ select nullif(host, ''), nullif(service, ''), nullif(environment, ''), transport
     rate * exp(-least(100, greatest(0, {_SILENCE} / 300)))
         / (1 - exp(-least(100, greatest(60, extract(epoch from now() - first_seen)::float8) / 300))),
     clock_skew, usual_interval, gaps, longest_gap, greatest(0, {_SILENCE}),
-    coalesce({_SILENCE} > quiet_after and service <> $1, false)
+    coalesce({_SILENCE} > quiet_after and minutes >= $1 and service <> all ($2::text[]), false)
 from sources order by records desc, host, service, environment, transport
 """  # noqa: S608 - texts of ours
+
+
+_FORGET: Final = """
+delete from sources
+where ($1::text is null or host = $1) and ($2::text is null or service = $2)
+    and ($3::text is null or environment = $3) and ($4::text is null or transport = $4)
+"""
 
 
 class Seen(NamedTuple):
@@ -108,7 +122,7 @@ class Source(NamedTuple):
     gaps: int
     longest_gap: float | None
     silence: float
-    #: Whether that is longer than is usual of it.
+    #: Whether that is longer than is usual of it, as far as that is known.
     silent: bool
 
 
@@ -132,9 +146,18 @@ class Sources:
         """Return all, those with most records first."""
         with unavailable():
             async with self._connections.reader() as con:
-                return [_source(row) for row in await con.fetch(_ALL, OTHERS)]
+                return [_source(row) for row in await con.fetch(_ALL, MINUTES, [OTHERS, CANARY])]
 
-    async def forget(self, kept: timedelta) -> None:
+    async def forget(
+        self, host: str | None, service: str | None, environment: str | None, transport: str | None
+    ) -> int:
+        """Drop those of these names, None being any and empty none; return how many. One that sends comes again."""
+        with unavailable():
+            async with self._connections.writer() as con:
+                done: str = await con.execute(_FORGET, host, service, environment, transport)
+        return int(done.split()[1])
+
+    async def expire(self, kept: timedelta) -> None:
         """Drop those that were not seen for so long."""
         with unavailable():
             async with self._connections.writer() as con:

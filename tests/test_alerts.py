@@ -136,13 +136,55 @@ async def test_a_threshold_fires_is_told_when_the_webhook_answers_again_and_is_r
 
 async def test_a_silence_fires_and_ends_with_the_next_record(start_daemon: Starter, receiver: Receiver) -> None:
     daemon = await start_daemon(alerts=[receiver.rule("backup", query="service=backup", silence="1500ms")])
-    await receiver.state("backup", "firing")
+    assert (await receiver.state("backup", "firing"))["value"] is None  # it was never seen
+    assert "none seen" in (await asked(daemon, "list")).stdout
+    assert "it would fire: none seen" in (await asked(daemon, "test", "backup")).stdout
     assert await daemon.metric("logagg_alert_firing", alert="backup") == 1
     await send(daemon, "other service")
     await send(daemon, "here again", service="backup")
     assert (await receiver.state("backup", "resolved"))["value"] < 1.5
-    await receiver.until(lambda each: each["state"] == "firing" and each["id"] != receiver.taken[0]["id"])
-    assert [each["state"] for each in receiver.taken] == ["firing", "resolved", "firing"]
+    again = await receiver.until(lambda each: each["state"] == "firing" and each["value"] is not None)
+    assert again["value"] >= 1.5
+    assert [each["state"] for each in receiver.taken if each["state"] != "test"] == ["firing", "resolved", "firing"]
+
+
+def test_what_nobody_looked_at_is_no_silence() -> None:
+    hour, minutes, start = timedelta(hours=1), timedelta(minutes=1), datetime(2026, 11, 20, tzinfo=UTC)
+    state = State("a", False, start, None, start)
+
+    def found(after: timedelta, newest: timedelta | None = None) -> tuple[bool, float | None]:
+        at = start + after
+        return alerting.silence(hour, state, None if newest is None else start + newest, at)[:2]
+
+    assert found(0 * hour) == (False, None)  # never seen, and not missed before an hour
+    assert found(hour) == (True, None)
+    state = State("a", True, start + hour, None, start + hour)
+    assert found(hour + minutes) == (True, None)  # it fires on
+    assert found(hour + minutes, hour) == (False, 60)
+    # Seen 20 minutes before all daemons were away, for five hours: that, and no more, is what is known of its silence.
+    away = state._replace(firing=False, value=20 * 60)
+    state = away._replace(checked_at=start + 5 * hour)
+    assert found(5 * hour) == (False, 20 * 60)
+    assert found(5 * hour + 39 * minutes) == (False, 59 * 60)
+    assert found(5 * hour + 40 * minutes) == (True, 3600)
+    assert found(5 * hour + 40 * minutes, 5 * hour + 10 * minutes) == (False, 30 * 60)
+
+
+async def test_after_an_outage_of_all_daemons_silence_goes_on_where_it_was(small: Store, engine: Engine) -> None:
+    rule = Rule.model_validate({"name": "a", "silence": "1h", "every": "100ms", "webhook": "http://127.0.0.1:1/"})
+    before = datetime.now(UTC) - timedelta(hours=9)
+    async with small.alerts.held() as held:
+        assert held
+        await held.save(State("a", False, before, 600, before))
+    alerts = alerting.Alerting([rule], small.alerts, engine, Metrics(), "", lambda: False)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(alerts.run())
+        async with asyncio.timeout(20):
+            while (state := (await small.alerts.all())["a"]).checked_at == before:
+                await asyncio.sleep(0.02)
+        running.cancel()
+    assert not state.firing
+    assert 600 <= (state.value or 0) < 3600
 
 
 async def test_a_new_pattern_of_errors_fires_and_a_known_one_does_not(
@@ -176,7 +218,7 @@ async def test_of_two_daemons_one_tells_and_the_other_goes_on(
 ) -> None:
     rules = [
         receiver.rule("errors", threshold=2, window="1h"),
-        receiver.rule("none", query="service=none", silence="1h"),
+        receiver.rule("none", query="service=none", silence="1s"),
     ]
     first = await start_daemon(alerts=rules)
     second = await start_daemon(alerts=rules)
@@ -239,7 +281,8 @@ async def test_the_command(start_daemon: Starter, receiver: Receiver) -> None:
     receiver.statuses = [503]
     refused = await asked(daemon, "test", "broken")
     assert (refused.exit_code, refused.stderr) == (2, "logagg: the webhook did not take the test: answered 503\n")
-    assert (await asked(daemon, "test", "nothing")).stderr == "logagg: there is no such alert\n"
+    unknown = await asked(daemon, "test", "no\nthing")
+    assert unknown.stderr == "logagg: there is no alert 'no\\nthing'; there are: errors, broken\n"
     row = json.loads((await asked(daemon, "list", "-o", "json")).stdout)[0]
     assert (row["name"], row["state"], row["waiting"]) == ("errors", "ok", 0)
 
@@ -248,9 +291,11 @@ async def test_nothing_is_silent_while_records_wait_in_the_journal(engine: Engin
     rule = Rule.model_validate({"name": "backup", "silence": "1h", "webhook": "http://127.0.0.1:1/"})
     waiting = True
     alerts = alerting.Alerting([rule], small.alerts, engine, Metrics(), "", lambda: waiting)
-    assert await alerts.evaluate(rule) is None
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    state = State("backup", False, hour_ago, None, hour_ago)
+    assert await alerts.evaluate(rule, state) is None
     waiting = False
-    assert await alerts.evaluate(rule) == alerting.Found(True, 3600)
+    assert await alerts.evaluate(rule, state) == alerting.Found(True, None)
 
 
 async def test_what_waits_is_bounded(small: Store, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +320,7 @@ async def test_what_waits_is_bounded(small: Store, engine: Engine, monkeypatch: 
 
 async def test_rules_that_change_are_taken_over_and_go_on(small: Store, engine: Engine, receiver: Receiver) -> None:
     def rules(*names: str) -> list[Rule]:
-        return [Rule.model_validate(receiver.rule(name, silence="1h")) for name in names]
+        return [Rule.model_validate(receiver.rule(name, silence="1s")) for name in names]
 
     alerts = alerting.Alerting([], small.alerts, engine, Metrics(), "", lambda: False)
     async with asyncio.TaskGroup() as group:

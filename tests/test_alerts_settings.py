@@ -68,8 +68,9 @@ def test_check_config_says_every_mistake(tmp_path: Path) -> None:
         ({"threshold": 1, "webhook": "http://:0/secret"}, "webhook: no address"),
         ({"threshold": 1, "headers": {"A": "secret\nB: c"}}, "headers: the value of A holds what no header can"),
         ({"threshold": 1, "headers": {"A b": "secret"}}, "headers: 'A b' is no name of a header"),
-        ({"threshold": 1, "every": "0s"}, "every: "),
-        ({"threshold": 1, "name": "a b"}, "name: "),
+        ({"threshold": 1, "every": "0s"}, "every: has to be at least 100ms"),
+        ({"threshold": 1, "name": "a b"}, "name: expected 1 to 100 letters, digits, "),
+        ({"threshold": 0, "query": 1}, "query: expected text; alert 1 (a): threshold: has to be at least 1"),
     ],
 )
 def test_a_rule_that_cannot_be(rule: dict[str, Any], said: str) -> None:

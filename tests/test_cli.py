@@ -179,7 +179,7 @@ CARET = "expected a value after level:\n  timeout level:\n                ^"
         (422, {"detail": [{"loc": ["query", "start_time"], "msg": "not a time"}]}, "--since: not a time"),
         (422, {"detail": [{"loc": ["query", "by"], "msg": "unknown"}, {"msg": "b\x1b"}]}, "--by: unknown\nb\\x1b"),
         (401, {"detail": "no"}, "{url} wants a token, or another one: --token or LOGAGG_TOKEN (401)"),
-        (403, {"detail": "read only"}, "this token may not do that (403): read only"),
+        (403, {"detail": "read only"}, "{url} refuses that (403): read only"),
         (404, b"<html>", "{url} has no /logs (404); is it logagg?"),
         (500, {"detail": "sorry"}, "{url}/logs answered 500 Internal Server Error: sorry"),
         (503, {"detail": "the query took more than 30 s"}, "the query took more than 30 s"),

@@ -28,9 +28,12 @@ LINES = [
 ]  # fmt: skip
 
 
-async def logagg(daemon: RunningDaemon, *args: str, stdin: bytes = b"", scheme: str = "http") -> tuple[int, str, str]:
+async def logagg(
+    daemon: RunningDaemon, *args: str, stdin: bytes = b"", scheme: str = "http", url: str | None = None
+) -> tuple[int, str, str]:
     """Run the program; return its exit code, standard output and standard error."""
-    command = [sys.executable, "-m", "logagg.cli", *args, "--url", f"{scheme}://{daemon.listening['http_listen']}"]
+    url = url or f"{scheme}://{daemon.listening['http_listen']}"
+    command = [sys.executable, "-m", "logagg.cli", *args, "--url", url]
     done = await asyncio.to_thread(subprocess.run, command, input=stdin, capture_output=True, check=False)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
@@ -210,3 +213,19 @@ async def test_whom_to_trust(start_daemon: Starter, tmp_path: Path) -> None:
     code, _, err = await logagg(daemon, "search", scheme="https")
     assert (code, err) == (2, f"logagg: {refused}self-signed certificate{how}\n")
     assert await logagg(daemon, "search", "--ca-file", str(own), scheme="https") == (1, "", "")
+    other = url.replace("127.0.0.1", "localhost")
+    _, _, err = await logagg(daemon, "search", "--ca-file", str(own), url=other)
+    assert err == (
+        f"logagg: the certificate of {other} is not trusted: Hostname mismatch, certificate is not valid for"
+        " 'localhost'; the address has to be one of the names that are in it\n"
+    )
+
+
+async def test_a_refusal_by_address_is_told_as_the_daemon_tells_it(start_daemon: Starter) -> None:
+    daemon = await start_daemon(allow="http_listen=10.0.0.0/8")
+    code, _, err = await logagg(daemon, "search")
+    assert (code, err) == (
+        2,
+        f"logagg: http://{daemon.listening['http_listen']} refuses that (403):"
+        " 127.0.0.1 is not in the networks that may reach http_listen\n",
+    )

@@ -129,11 +129,19 @@ def data_dir() -> Iterator[str]:
 
 def test_the_embedded_postgresql(data_dir: str) -> None:
     none_yet = logagg("db", "status", LOGAGG_DATA_DIR=data_dir)
-    assert none_yet.stderr.startswith(f"logagg: there is no embedded PostgreSQL in {data_dir} yet: run `logagg serve`")
+    unnamed, how = (
+        ", and no settings file was given (--config or LOGAGG_CONFIG)",
+        "run `logagg serve` or `logagg db init`",
+    )
+    assert none_yet.stderr.startswith(f"logagg: there is no embedded PostgreSQL in {data_dir} yet{unnamed}: {how}")
+    (file := Path(data_dir, "logagg.toml")).write_text(f'data_dir = "{data_dir}/other"\n')
+    named = logagg("db", "status", LOGAGG_CONFIG=str(file))
+    file.unlink()
+    assert named.stderr.startswith(f"logagg: there is no embedded PostgreSQL in {data_dir}/other yet: {how}")
     assert logagg("db", "init", LOGAGG_DATA_DIR=data_dir).stdout.startswith("schema ")
     stopped = logagg("db", "url", LOGAGG_DATA_DIR=data_dir)
     assert stopped.stderr == (
-        f"logagg: the embedded PostgreSQL in {data_dir} is not running: start it with `logagg serve`,"
+        f"logagg: the embedded PostgreSQL in {data_dir} is not running{unnamed}: start it with `logagg serve`,"
         " or set LOGAGG_DATA_DIR\n"
     )
     assert (stopped.exit_code, stopped.stdout) == (2, "")
@@ -169,6 +177,15 @@ def test_every_error_in_the_settings_with_its_place(command: str, tmp_path: Path
     assert result.stderr.count("\n") == 4
     missing = logagg(command, "--config", "/no/such.toml")
     assert missing.stderr == "logagg: /no/such.toml: cannot be read: No such file or directory\n"
+
+
+def test_a_listener_in_the_open_and_its_certificate_are_told_at_once(tmp_path: Path) -> None:
+    missing = str(tmp_path / "no.pem")
+    result = logagg("check-config", LOGAGG_TLS_CERTIFICATE=missing, LOGAGG_HTTP_LISTEN="0.0.0.0:1")
+    first, *problems = result.stderr.splitlines()
+    assert first == "logagg: 2 errors in the settings"
+    assert missing in problems[0]
+    assert "open to other machines" in problems[1]
 
 
 async def test_the_first_and_the_last_moment_there_is(store: Store, database_url: str) -> None:

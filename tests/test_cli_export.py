@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import os
 import socket
 import threading
 from typing import TYPE_CHECKING
 
+import cramjam
 import orjson
 import polars as pl
 import pytest
+
+from logagg.cli.compression import Gzip, Zstd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,6 +54,39 @@ async def test_an_export_is_what_a_search_prints(daemon: RunningDaemon, tmp_path
         assert pl.read_parquet(tmp_path / name).height == 20
     assert (await export(daemon, "nowhere", "-o", str(tmp_path / "none.jsonl"))).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.PARQUET", "all.parquet", "none.jsonl"]
+
+
+async def test_the_name_of_a_file_says_its_form_and_compression(daemon: RunningDaemon, tmp_path: Path) -> None:
+    await ingest(daemon, 2000)
+    plain = {form: (await export(daemon, "--format", form)).stdout for form in ("jsonl", "csv")}
+    for name, unpack, options, form in (
+        ("a.csv.gz", gzip.decompress, [], "csv"),
+        ("a.jsonl.ZST", cramjam.zstd.decompress, [], "jsonl"),
+        ("all", bytes, [], "jsonl"),
+        ("all.gz", gzip.decompress, [], "jsonl"),
+        ("a.xyz", bytes, ["--format", "csv"], "csv"),
+        ("a.xyz.zst", cramjam.zstd.decompress, ["--format", "csv"], "csv"),
+    ):
+        assert (await export(daemon, "-o", str(tmp_path / name), *options)).exit_code == 0
+        assert bytes(unpack((tmp_path / name).read_bytes())).decode() == plain[form], name
+        (tmp_path / name).unlink()
+    for name, said in (
+        ("a.xyz", "a.xyz ends in none of .jsonl, .csv, .parquet: --format says what to write"),
+        ("a.csv.xz", "a.csv.xz ends in none of"),
+        ("a.xyz.gz", "a.xyz ends in none of"),
+        ("a.parquet.gz", "parquet is compressed in itself: -o a.parquet"),
+    ):
+        refused = await export(daemon, "-o", name)
+        assert (refused.exit_code, refused.stderr.startswith(f"logagg: {said}")) == (2, True), refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_packed_piece_by_piece_is_whole() -> None:
+    pieces = [os.urandom(100_000) for _ in range(40)]  # which no compression can make shorter
+    for compression, unpack in ((Gzip(), gzip.decompress), (Zstd(), cramjam.zstd.decompress)):
+        packed = [*map(compression.add, pieces), compression.end()]
+        assert sum(map(bool, packed)) > 2  # what is ready is not held
+        assert bytes(unpack(b"".join(packed))) == b"".join(pieces)
 
 
 async def test_a_refusal_leaves_no_file(daemon: RunningDaemon, tmp_path: Path) -> None:

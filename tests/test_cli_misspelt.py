@@ -32,3 +32,14 @@ async def test_a_field_that_is_no_column_but_reads_like_one(daemon: RunningDaemo
             f"{name} is no column, so an attribute was looked for; did you mean {column}?"
             for name, column in meant.items()
         ]
+
+
+async def test_what_is_counted_by(daemon: RunningDaemon) -> None:
+    async with daemon.http.post("/ingest", json={"message": "m", "service": "web", "hsot": "a"}) as answer:
+        assert answer.status == 200
+    for by, said in [
+        ("servce, level", "servce is no column, so an attribute was looked for; did you mean service?\n"),
+        ("service,host,usr.id,hsot", ""),  # host is a column, and one record has hsot
+    ]:
+        asked = ["aggregate", "--url", f"http://{daemon.listening['http_listen']}", "--by", by]
+        assert (await asyncio.to_thread(CliRunner().invoke, cli, asked)).stderr == said

@@ -205,6 +205,19 @@ def test_bars_by_level_the_worst_first_and_nothing_unseen() -> None:
     )
 
 
+def test_empty_bins_in_a_row_are_one_line() -> None:
+    empty = [{"start": "2026-11-20T09:55:00Z", "total": 0, "levels": {}}] * 3
+    assert bars([*empty, BINS[2], *empty[1:], BINS[2], *empty * 4], 300, width=46, zone=UTC, colour=False) == (
+        "...  3 empty bins\n"
+        "2026-11-20 10:10 500 ▓▓▓▓▓▓▓▓▓▓░░░░░░░░░░░\n"
+        "2026-11-20 09:55   0\n"
+        "2026-11-20 09:55   0\n"
+        "2026-11-20 10:10 500 ▓▓▓▓▓▓▓▓▓▓░░░░░░░░░░░\n"
+        "...  12 empty bins\n"
+        "1000 records, 5m a bar  ▓ warning 500  ░ debug 500\n"
+    )
+
+
 def test_bars_in_colour_and_of_nothing() -> None:
     text = bars(BINS[2:], 1, width=20, zone=UTC, colour=True)
     assert text.startswith("2026-11-20 10:10:00 500 \x1b[33m█████\x1b[0m\x1b[2m█████\x1b[0m\n")
@@ -213,7 +226,9 @@ def test_bars_in_colour_and_of_nothing() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    st.lists(st.dictionaries(st.sampled_from(["ERROR", "WARNING", "INFO", "DEBUG"]), st.integers(1, 10**9))),
+    st.lists(
+        st.dictionaries(st.sampled_from(["ERROR", "WARNING", "INFO", "DEBUG"]), st.integers(1, 10**9), min_size=1)
+    ),
     st.integers(60, 200),
 )
 def test_bars_fit_the_width(levels: list[dict[str, int]], width: int) -> None:

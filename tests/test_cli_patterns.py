@@ -25,10 +25,12 @@ def test_all_levels_of_the_range_asked_for_and_which_one_that_was() -> None:
             "COUNT  LAST SEEN                 SERVICES  PATTERN\n"
             " 1200  2026-11-20 10:00:00.500Z  a,b,c +1  user <*>\\nleft \\x1b[2J\n"
         )
-        assert found.stderr == "... all levels, from 2026-11-19 00:00:00.000Z to now\n"
+        assert found.stderr == "... messages of all levels, from 2026-11-19 00:00:00.000Z to now\n"
         until = logagg(*asked, "level>=error", "--until", "2026-11-20", "--since", "2026-11-18")
-        assert until.stderr == ("... the levels of QUERY, from 2026-11-18 00:00:00.000Z to 2026-11-20 00:00:00.000Z\n")
-        assert logagg(*asked, "--level", "err").stderr.startswith("... ERROR, from 2026-11-19")
+        assert (
+            until.stderr == "... messages that match QUERY, from 2026-11-18 00:00:00.000Z to 2026-11-20 00:00:00.000Z\n"
+        )
+        assert logagg(*asked, "--level", "err").stderr.startswith("... messages of level ERROR, from 2026-11-19")
         lines = logagg(*asked, "-o", "jsonl")
         assert (json.loads(lines.stdout), lines.stderr) == (ROW, "")
     assert server.seen[0] == ("/logs/patterns", {"q": "*", "limit": "50", "start_time": "2026-11-19T00:00:00Z"})

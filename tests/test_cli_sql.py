@@ -123,7 +123,7 @@ def test_many_rows_and_none(filled_url: str) -> None:
         ("delete from logs", "this statement returns no rows: one of select"),
         ("create table t (a int)", "this statement returns no rows: one of select"),
         ("commit", "this statement returns no rows: one of select"),
-        ("select 1; select 2", "cannot insert multiple commands into a prepared statement\n"),
+        ("select 1; select 2", "these are several statements: `logagg db sql` takes one\n"),
         ("", "this statement returns no rows: one of select"),
         ("select 1/0", "division by zero\n"),
         ("select $1", "the server expects 1 argument for this query"),

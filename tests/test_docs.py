@@ -226,6 +226,7 @@ def checkout(tmp_path: Path) -> Path:
     copy = tmp_path / "logagg"
     ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build")
     shutil.copytree(ROOT, copy, ignore=ignored)
+    shutil.copytree(ROOT / ".ci", copy / ".ci")
     (copy / ".venv").symlink_to(sys.prefix)
     if subprocess.run(["make", "-q", ".venv/run"], cwd=copy, capture_output=True, check=False).returncode:
         pytest.skip("this environment is not one that `make test` has made: `make run` would install into it")

@@ -75,8 +75,3 @@ def test_the_wheel_says_what_it_is(metadata: email.message.Message) -> None:
 def extras() -> str:
     text = (ROOT / "pyproject.toml").read_text()
     return text.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
-
-
-def test_each_dependency_has_a_least_version() -> None:
-    optional = [each for group in PROJECT["optional-dependencies"].values() for each in group]
-    assert [each for each in [*PROJECT["dependencies"], *optional] if ">=" not in each] == []

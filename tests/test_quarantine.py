@@ -187,12 +187,53 @@ async def test_a_dry_run_changes_nothing(database_url: str, run: Run, sql: async
     await put(database_url, reject(b'[{"message":"a"},{"message":"b"}]'), reject(b"x"))
     result = await run("replay", "--all", "--dry-run")
     assert (result.exit_code, result.stdout) == (1, "would replay 1 of 2, 2 records; 1 stays\n")
-    assert [line.split(": ")[0] for line in result.stderr.splitlines()] == ["1", "2 stays"]
+    assert [line.split(": ")[0] for line in result.stderr.splitlines()] == ["2 stays"]
+    each = await run("replay", "--all", "--dry-run", "--verbose")
+    assert [line.split(": ")[0] for line in each.stderr.splitlines()] == ["1", "2 stays"]
+    assert each.stdout == result.stdout
     assert await left(sql) == [1, 2]
     assert await sql.fetchval("select count(*) from logs") == 0
     assert await sql.fetchval("select count(*) from keys") == 0
     assert await sql.fetchval("select count(*) from batches") == 0
     assert (await run("replay", "1", "--dry-run")).exit_code == 0
+
+
+async def test_why_entries_stay_is_said_by_reason(database_url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logagg.cli.quarantine_replay._REASONS", 3)
+    blank = [reject(b" " * size) for size in (1, 2, 3, 4, 1, 2, 3)]
+    others = [reject(b"x", transport) for transport in ("otlp", "loki", "splunk", "otlp")]
+    await put(database_url, *others, *blank)
+    for dry in (["--dry-run"], []):
+        result = await run("replay", "--all", *dry)
+        assert result.stderr.splitlines() == [
+            "5, 6, 7, 8, 9 and 2 more stay: 0 records in 1 bytes, at least 1, at most 65,536 (or with other numbers)",
+            "1, 4 stay: bytes of otlp: --as says what they are",
+            "2 stays: bytes of loki: --as says what they are",
+            "... and 1 more for other reasons: --verbose tells all",
+        ]
+        assert result.stdout.endswith("of 11, 0 records; 11 stay\n")
+    assert len((await run("replay", "--all", "--verbose")).stderr.splitlines()) == 11
+
+
+# --- Letting go ------------------------------------------------------------------------------------------------------
+
+
+async def test_drop(database_url: str, run: Run, sql: asyncpg.Connection) -> None:
+    old = Reject(datetime.now(UTC) - timedelta(days=8), "tcp", "", "not JSON", b"12345")
+    await put(database_url, *(reject(b"1234", "http")._replace(received_at=datetime.now(UTC)) for _ in range(4)), old)
+    for given, said, ids in (
+        (["2", "3", "2"], "2 entries, 8 bytes", [1, 4, 5]),
+        (["--older-than", "7d"], "1 entry, 5 bytes", [1, 4]),
+        (["--older-than", "7d"], "0 entries, 0 bytes", [1, 4]),
+        (["--all"], "2 entries, 8 bytes", []),
+    ):
+        before = await left(sql)
+        dry = await run("drop", *given, "--dry-run")
+        assert (dry.exit_code, dry.stdout, dry.stderr) == (0, f"would drop {said}\n", "")
+        assert await left(sql) == before
+        result = await run("drop", *given)
+        assert (result.exit_code, result.stdout, result.stderr) == (0, f"dropped {said}\n", "")
+        assert await left(sql) == ids
 
 
 async def test_records_that_postgresql_refused(database_url: str, run: Run, sql: asyncpg.Connection) -> None:
@@ -291,11 +332,26 @@ async def test_no_such_id(database_url: str, run: Run, sql: asyncpg.Connection) 
     assert (result.exit_code, result.stdout) == (2, "replayed 1 of 1, 1 record\n")
     assert result.stderr == "logagg: not in quarantine: 7, 9; `logagg quarantine list` shows what is\n"
     assert await messages(sql) == ["m"]
+    await put(database_url, reject(b"x"))
+    dropped = await run("drop", "7", "2")
+    assert (dropped.exit_code, dropped.stdout) == (2, "dropped 1 entry, 1 bytes\n")
+    assert dropped.stderr == "logagg: not in quarantine: 7; `logagg quarantine list` shows what is\n"
 
 
 @pytest.mark.parametrize(
     "words",
-    [["replay"], ["replay", "1", "--all"], ["replay", "0"], ["show", "9223372036854775808"], ["show", "x"], ["show"]],
+    [
+        ["drop"],
+        ["drop", "1", "--all"],
+        ["drop", "--all", "--older-than", "1d"],
+        ["drop", "--older-than", "soon"],
+        ["replay"],
+        ["replay", "1", "--all"],
+        ["replay", "0"],
+        ["show", "9223372036854775808"],
+        ["show", "x"],
+        ["show"],
+    ],
 )
 async def test_usage(run: Run, words: list[str]) -> None:
     result = await run(*words)
@@ -303,7 +359,7 @@ async def test_usage(run: Run, words: list[str]) -> None:
     assert "--help`)" in result.stderr
 
 
-@pytest.mark.parametrize("words", [["list"], ["show", "1"], ["replay", "--all"]])
+@pytest.mark.parametrize("words", [["list"], ["show", "1"], ["replay", "--all"], ["drop", "--all"]])
 def test_no_schema_and_no_server(empty_database_url: str, words: list[str]) -> None:
     away = "postgresql://u:s3cret@127.0.0.1:1/logs"
     for url, said in ((empty_database_url, "the database has no tables of logagg yet"), (away, "u:***@127.0.0.1:1")):

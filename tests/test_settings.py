@@ -1,3 +1,4 @@
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -66,6 +67,60 @@ def test_every_error_is_named_with_its_place(tmp_path: Path, monkeypatch: pytest
     assert "no time zone" in lines[1]
     assert "no duration" in lines[2]
     assert "no_such: unknown setting" in lines[3]
+
+
+def test_what_is_wrong_between_settings_is_told_with_what_is_wrong_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, 'flush_lanes = 99\nredact = "zzz"\nrows_retention = "9d"\ntls_listeners = "http_listen"\n')
+    monkeypatch.setenv("LOGAGG_ALLOW", "nowhere")
+    monkeypatch.setenv("LOGAGG_RETENTION", "1d")
+
+    def told() -> list[str]:
+        with pytest.raises(SettingsError) as caught:
+            load_settings(path)
+        return str(caught.value).splitlines()
+
+    between = [
+        f"{path}:3: rows_retention (9d) is longer than retention (1d)",
+        f"{path}: http_listen over TLS, and there is no tls_certificate",
+        "LOGAGG_ALLOW: allow: 'nowhere': expected LISTENER=NETWORK, such as http_listen=10.0.0.0/8",
+        f"{path}:2: redact: zzz: not of url_password, bearer, jwt, aws_key, email, card",
+    ]
+    assert told() == [f"{path}:1: flush_lanes: has to be at most 16", *between]
+    monkeypatch.setenv("LOGAGG_FLUSH_LANES", "3")
+    assert told() == between
+    # What follows from a setting that is wrong by itself is not told.
+    monkeypatch.setenv("LOGAGG_RETENTION", "soon")
+    path.write_text(path.read_text() + "tls_certificate = 3\n")
+    assert [re.findall(r"[a-z_]+: \S+", line)[0] for line in told()] == [
+        "tls_certificate: expected", "retention: 'soon'", "allow: 'nowhere':", "redact: zzz:"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("data_dir = 3", "expected a path"),
+        ("environment = 4", "expected text"),
+        ('memory = "1MiB"', "has to be at least 64MiB"),
+        ('http_max_body = "2GiB"', "has to be at most 1GiB"),
+        ('max_frame = "1KB"\nbuffer_bytes = 9', "has to be at least 64KiB"),
+        ("max_frame = 479", "has to be at least 480 bytes"),
+        ('udp_receive_buffer = "12XB"', "expected a number of bytes or a size such as 64MiB"),
+        ('limit_records = "a"', "expected a whole number"),
+        ("limit_records = 0", "has to be at least 1"),
+        ('rows_gin = "perhaps"', "expected true or false"),
+        ("redact_patterns = []", "expected a table"),
+        ('log_format = "yaml"', "expected 'auto', 'json' or 'console'"),
+        ('retention = "0"', "has to be more than 0 seconds"),
+    ],
+)
+def test_what_a_setting_takes_is_said_in_plain_words(tmp_path: Path, setting: str, said: str) -> None:
+    path = written(tmp_path, setting)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert str(caught.value).endswith(f": {said}")
 
 
 def test_rows_never_outlive_their_records(monkeypatch: pytest.MonkeyPatch) -> None:

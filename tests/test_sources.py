@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from logagg.collector import sources
-from logagg.sinks.sources import MOST, OTHERS, Seen
+from logagg.sinks.sources import CANARY, MINUTES, MOST, OTHERS, Seen
 
 if TYPE_CHECKING:
     import asyncpg
@@ -105,6 +105,33 @@ async def test_pauses_make_the_usual_interval_and_long_ones_are_gaps(store: Stor
     assert now.longest_gap == pytest.approx(4_020)
 
 
+async def test_a_source_is_expected_once_it_was_seen_in_ten_minutes(store: Store) -> None:
+    table = store.sources
+    minute = 60 * (int(NOW.timestamp()) // 60) - 20_000 * 60
+    for lot in range(18):  # a file that is sent within a minute and a half, by lots
+        await table.add([_at(minute + 5 * lot, "file")])
+    for number in range(10):
+        assert not any(each.silent for each in await table.all())
+        await table.add([_at(minute + 60 * number, "steady"), _at(minute + 60 * number + 30, CANARY)])
+    assert {each.service: each.silent for each in await table.all()} == {"file": False, "steady": True, CANARY: False}
+
+
+async def test_a_job_of_once_a_day_is_not_told_silent_between_its_first_runs(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    first = NOW.timestamp() - 20 * 86_400
+    for day in range(20):
+        await store.sources.add([_at(first + 86_400 * day, "daily")])
+        row = await sql.fetchrow("select minutes, quiet_after from sources")
+        assert row["minutes"] == day + 1
+        assert day < MINUTES - 1 or row["quiet_after"] > 86_400
+
+
+def _at(time: float, service: str) -> Seen:
+    moment = datetime.fromtimestamp(time, UTC)
+    return Seen("web", service, "", "tcp", moment, moment, 1, 10, 0.5)
+
+
 async def test_bursts_with_long_pauses_between_are_learnt(store: Store) -> None:
     table = store.sources
     for hours in range(60, 0, -1):
@@ -172,5 +199,20 @@ async def test_names_that_an_index_does_not_take(daemon: RunningDaemon) -> None:
 
 async def test_sources_that_were_not_seen_for_long_are_dropped(store: Store) -> None:
     await store.sources.add([seen(7200), seen(100, service="till")])
-    await store.sources.forget(timedelta(hours=1))
+    await store.sources.expire(timedelta(hours=1))
     assert [each.service for each in await store.sources.all()] == ["till"]
+
+
+async def test_sources_are_forgotten_by_name(store: Store) -> None:
+    table = store.sources
+    some = [seen(9, host=host, service=service) for host in ("web", "") for service in ("shop", "till", "")]
+    await table.add([*some, seen(9, transport="http", environment="live")])
+    assert await table.forget("web", "shop", None, "tcp") == 1
+    assert await table.forget(None, "", None, None) == 2
+    assert await table.forget(None, None, "live", None) == 1
+    assert await table.forget("none", None, None, None) == 0
+    assert [(each.host, each.service) for each in await table.all()] == [
+        (None, "shop"),
+        (None, "till"),
+        ("web", "till"),
+    ]

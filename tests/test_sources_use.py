@@ -24,7 +24,7 @@ from logagg.protocols.json_lines import decode_lines
 from logagg.protocols.record import Origin
 from logagg.sinks import tokens
 from logagg.sinks.journal import Journal
-from logagg.sinks.sources import Seen
+from logagg.sinks.sources import CANARY, Seen
 from logagg.sinks.store import Store
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ NOW = datetime.min.replace(tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "LOOK", 0.1)
     monkeypatch.setitem(globals(), "NOW", datetime.now(UTC))
 
 
@@ -54,9 +55,10 @@ def seen(service: str, *seconds: float) -> list[Seen]:
 
 @pytest.fixture
 async def filled(daemon: RunningDaemon, database_url: str) -> RunningDaemon:
-    """A daemon that knows of three sources: one that sends, one that is silent, one that came once."""
+    """A daemon that knows who sends, who is silent, who came once; and of a canary that was switched off."""
     store = await Store.open(database_url)
-    for lot in (*seen("shop", 40, 30, 20, 10, 0), *seen("till", 900, 890, 880), *seen("once", 7200)):
+    quiet = [*seen("till", *range(1500, 800, -10)), *seen("once", 7200), *seen(CANARY, *range(9000, 7000, -10))]
+    for lot in (*seen("shop", 40, 30, 20, 10, 0), *quiet):
         await store.sources.add([lot])
     await store.close()
     return daemon
@@ -64,7 +66,7 @@ async def filled(daemon: RunningDaemon, database_url: str) -> RunningDaemon:
 
 async def asked(daemon: RunningDaemon, *arguments: str) -> Result:
     url = f"http://{daemon.listening['http_listen']}"
-    return await asyncio.to_thread(CliRunner().invoke, cli, ["sources", "--url", url, *arguments], prog_name="logagg")
+    return await asyncio.to_thread(CliRunner().invoke, cli, ["sources", *arguments, "--url", url], prog_name="logagg")
 
 
 async def test_the_command(filled: RunningDaemon) -> None:
@@ -83,15 +85,15 @@ async def test_the_command(filled: RunningDaemon) -> None:
         "USUAL",
         "GAPS",
     ]
-    assert [line.split()[1] for line in lines] == ["once", "shop", "till"]
-    assert lines[0].split()[3] == "2h0m"
-    assert lines[2].split()[3].startswith("14m")
-    assert lines[1].split()[5:6] == ["25"]
-    assert lines[1].split()[7:] == ["-0.25s", "10s", "0"]
+    assert [line.split()[1] for line in lines] == [CANARY, "once", "shop", "till"]
+    assert lines[1].split()[3] == "2h0m"
+    assert lines[3].split()[3].startswith("13m")
+    assert lines[2].split()[5:6] == ["25"]
+    assert lines[2].split()[7:] == ["-0.25s", "10s", "0"]
     rows = [
         json.loads(line) for line in (await asked(filled, "-o", "jsonl", "--sort", "last-seen")).stdout.splitlines()
     ]
-    assert [row["service"] for row in rows] == ["shop", "till", "once"]
+    assert [row["service"] for row in rows] == ["shop", "till", CANARY, "once"]
     assert rows[0]["host"] == "web"
     assert rows[0]["environment"] is None
 
@@ -106,6 +108,30 @@ async def test_who_is_silent(filled: RunningDaemon) -> None:
     wrong = await asked(filled, "--silent", "soon")
     assert wrong.exit_code == 2
     assert "silent-for: expected a whole number" in wrong.stderr
+    async with asyncio.timeout(30):
+        while await filled.metric("logagg_sources_silent") != 1:
+            await asyncio.sleep(0.02)
+    async with filled.http.get("/metrics") as answer:
+        told = [line for line in (await answer.text()).splitlines() if line.startswith("logagg_source_last_seen")]
+    assert len(told) == 3
+    assert not any(CANARY in line for line in told)
+
+
+async def test_forget(filled: RunningDaemon) -> None:
+    assert (await asked(filled, "forget", "--service", "till", "--host", "other")).stdout == "forgot 0 sources\n"
+    assert (await asked(filled, "forget", "--service", "till", "--host", "web")).stdout == "forgot 1 source\n"
+    assert (await asked(filled, "--silent")).exit_code == 0
+    assert json.loads((await asked(filled, "forget", "--transport", "tcp", "-o", "json")).stdout) == [{"forgotten": 3}]
+    assert (await asked(filled)).stdout == ""
+    none = await asked(filled, "forget")
+    assert (none.exit_code, "say which" in none.stderr) == (2, True)
+    async with filled.http.delete("/sources") as answer:
+        assert answer.status == 400
+
+
+def test_names_before_forget_are_not_left_out_of_it() -> None:
+    result = CliRunner().invoke(cli, ["sources", "--host", "web", "forget", "--service", "shop"])
+    assert (result.exit_code, "--host goes behind `forget`" in result.stderr) == (2, True)
 
 
 async def test_a_token_for_one_service_sees_its_sources(
