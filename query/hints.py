@@ -5,6 +5,8 @@ writer thinks. In quotes all of it is text.
 """
 
 import re
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from logagg.query.syntax import NAME
@@ -47,6 +49,18 @@ _VALUES = [
         (r"[\[{]\S+\s+TO\s", "a range is two comparisons: a>=1 a<=5"),
     ]
 ]
+#: Parameters of other HTTP interfaces, and what is meant.
+_PARAMETERS = {
+    "q": {"query", "filter"},
+    "start_time": {"since", "start", "from"},
+    "end_time": {"until", "end", "to"},
+    "limit": {"size", "n", "count"},
+}
+_MEANT = {other: ours for ours, others in _PARAMETERS.items() for other in others}
+#: As alike as `hosts` and `host`, `enviroment` and `environment`; not as `resource` and `source`.
+_ALIKE = 0.87
+#: Too like `status` and `state`, which mean something else.
+_NEVER_MEANT = {"stats"}
 
 
 def of_term(text: str, start: int) -> Foreign | None:
@@ -57,6 +71,16 @@ def of_term(text: str, start: int) -> Foreign | None:
 def of_value(text: str, start: int) -> Foreign | None:
     """Return what is foreign about the value that begins there."""
     return _first(_VALUES, text, start)
+
+
+def of_parameter(name: str, known: Collection[str]) -> str | None:
+    """Return which of the known parameters somebody meant who wrote this unknown one; None if that is not evident."""
+    lowered = name.lower()
+    if _MEANT.get(lowered) in known:
+        return _MEANT[lowered]
+    if lowered in known:
+        return lowered
+    return next(iter(get_close_matches(lowered, set(known) - _NEVER_MEANT, n=1, cutoff=_ALIKE)), None)
 
 
 def _first(hints: list[tuple[re.Pattern[str], str]], text: str, start: int) -> Foreign | None:

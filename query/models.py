@@ -6,19 +6,39 @@ The routes of the two seed services keep the seeds' shapes; where a field is our
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from logagg.query.hints import of_parameter
 from logagg.query.kinds import EntryLevel, Interval, Level, Seed1Level, Since, Time, ago
 
 _MOST_NAMES = 8
+#: Unknown parameters of a request that are looked at; a body could bring any number.
+_MOST_UNKNOWN = 20
 
 
 class Asked(BaseModel):
-    """What all reading routes have in common."""
+    """What all reading routes have in common: unknown parameters are ignored, but those evidently meant for another."""
 
     stats: bool = Field(
         False, description="Say what the answer cost: in the header X-Logagg-Stats, and in an answer that is an object."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_misnamed(cls, given: Any) -> Any:
+        """Refuse a parameter that is none but says what was meant: ignored, it would look as if it had been heeded."""
+        unknown = [name for name in given if name not in cls.model_fields] if isinstance(given, dict) else []
+        meant = {name: of_parameter(name, cls.model_fields) for name in unknown[:_MOST_UNKNOWN]}
+        if wrong := [_misnamed(name, ours, given[name]) for name, ours in meant.items() if ours]:
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return given
+
+
+def _misnamed(name: str, meant: str, value: Any) -> InitErrorDetails:
+    text = "there is no parameter `{name}`: did you mean {meant}?"
+    problem = PydanticCustomError("unknown_parameter", text, {"name": name, "meant": meant})
+    return InitErrorDetails(type=problem, loc=(name,), input=value)
 
 
 class Filters(Asked):

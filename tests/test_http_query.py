@@ -173,6 +173,56 @@ async def test_what_does_not_fit_is_422_at_its_place(client: Client) -> None:
         assert problem["msg"]
 
 
+MISNAMED = [
+    ("/logs", "query", "q"), ("/logs", "filter", "q"), ("/logs", "since", "start_time"),
+    ("/logs", "from", "start_time"), ("/logs", "until", "end_time"), ("/logs", "to", "end_time"),
+    ("/logs", "size", "limit"), ("/logs", "count", "limit"), ("/logs", "Level", "level"),
+    ("/logs", "startTime", "start_time"), ("/logs", "hosts", "host"),
+    ("/logs/search", "filter", "q"), ("/logs/aggregations", "enviroment", "environment"),
+    ("/logs/histogram", "start", "start_time"), ("/logs/patterns", "end", "end_time"),
+    ("/logs/patterns", "hour", "hours"), ("/logs/patterns/members", "since", "start_time"),
+    ("/logs/1/context", "befor", "before"),
+]  # fmt: skip
+#: What a client of a seed sends, and names that say nothing: all are answered.
+SENT = [
+    ("/logs", ["start_time", "end_time", "service", "level", "search"]), ("/logs/aggregations", []),
+    ("/logs/search", ["query", "level", "source", "service", "start_time", "end_time", "limit", "offset"]),
+    ("/logs/patterns", ["hours"]),
+    ("/logs", ["status", "state", "resource", "user", "severity", "page", "_", "x" * 1000]),
+    ("/logs/histogram", ["limit", "size", "count", "cursor"]), ("/logs/1/context", ["query", "since"]),
+]  # fmt: skip
+VALUES = {
+    "start_time": "2026-11-20",
+    "end_time": "2026-11-20",
+    "level": "INFO",
+    "limit": "5",
+    "offset": "0",
+    "hours": "1",
+}
+
+
+async def test_a_parameter_that_is_meant_for_another_is_refused_and_told_so(client: Client, store: Store) -> None:
+    await store.write([record(0)])
+    for path, name, meant in MISNAMED:
+        status, [problem] = await refusal(client, path, **{name: "1"})
+        assert (status, problem["type"], problem["loc"]) == (422, "unknown_parameter", ["query", name])
+        assert problem["msg"] == f"there is no parameter `{name}`: did you mean {meant}?"
+    answer = await client.post("/logs/search", json={"filter": "x", "since": 1, "query": "m"})
+    problems = (await answer.json())["detail"]
+    assert [each["loc"] for each in problems] == [["body", "filter"], ["body", "since"]]
+
+
+async def test_other_unknown_parameters_are_ignored(client: Client, store: Store) -> None:
+    await store.write([record(0)])
+    [found] = await get(client, "/logs")
+    for path, names in SENT:
+        url = path.replace("/1/", f"/{found['id']}/")
+        answer = await client.get(url, params={name: VALUES.get(name, "x") for name in names})
+        assert answer.status == 200, (path, names, await answer.text())
+    many = {f"key{n}": n for n in range(1000)} | {"since": 1}  # so many are not all looked at
+    assert (await client.post("/logs/search", json=many)).status == 200
+
+
 async def test_a_bad_query_points_at_the_place(client: Client) -> None:
     for path in ("/logs", "/logs/search", "/logs/aggregations", "/logs/histogram", "/logs/patterns"):
         status, [problem] = await refusal(client, path, q='level>=error (a "b"')

@@ -187,6 +187,14 @@ def test_a_record_shows_all_it_holds_and_gives_it_away_exactly(site: Site) -> No
     assert (copied["message"], copied["level"]) == (record["message"], "CRITICAL")
 
 
+def test_a_record_without_attributes_shows_no_row_for_them(site: Site) -> None:
+    site.send({"message": "serin", "timestamp": site.ago(1)}, {"message": "serin", "": 1, "none": {}})
+    site.open("serin")
+    for line, rows in ((1, 4), (0, 6)):  # level, timestamp, received_at, id; and two of attributes
+        site.lines.nth(line).locator("summary").click()
+        expect(site.lines.nth(line).locator("dl > div")).to_have_count(rows + 1)  # source: our address
+
+
 def test_context_is_what_the_same_source_said_before_and_after(site: Site) -> None:
     for n in range(30):
         site.send({"message": f"gull {n}", "service": "sea", "host": "cliff", "timestamp": site.ago(100 - n)})

@@ -74,6 +74,18 @@ def test_patterns_lead_to_their_records(site: Site) -> None:
     expect(site.lines).to_have_count(40)
 
 
+def test_a_pattern_has_the_level_that_all_its_records_have_else_how_many_have_each(site: Site) -> None:
+    site.send(*({"message": f"smew {n} dived", "level": "ERROR" if n % 3 == 0 else "INFO"} for n in range(12)))
+    site.send(*({"message": f"smew {n} drowned", "level": "ERROR"} for n in range(5)))
+    site.open("smew", view="patterns")
+    dived, drowned = (site.page.locator("#templates > li").filter(has_text=text) for text in ("dived", "drowned"))
+    expect(dived.locator(".count")).to_have_text("12")
+    expect(dived.locator(".level")).to_have_text(["", "4 ERROR", "8 INFO"])
+    expect(dived).to_have_class("")
+    expect(drowned.locator(".level")).to_have_text(["ERROR"])
+    expect(drowned).to_have_class("level-ERROR")
+
+
 def test_all_of_it_by_keys(live: Site) -> None:
     live.send(*({"message": f"lark {n}", "timestamp": live.ago(n)} for n in range(3)))
     live.open()
@@ -186,6 +198,11 @@ def test_nothing_in_a_record_or_an_address_acts_on_the_page(live: Site) -> None:
 def test_an_empty_store_says_how_to_send_and_shows_what_comes(new_site: Site) -> None:
     new_site.open()
     expect(new_site.page.locator("#empty")).to_contain_text(f"curl {new_site.url}/ingest -d")
+    new_site.page.locator("#empty pre").first.evaluate("(node) => getSelection().selectAllChildren(node)")
+    for _ in range(2):  # a second question comes after the first was answered
+        with new_site.page.expect_response(re.compile(r"/logs\?")):
+            pass
+    assert "/ingest -d" in new_site.page.evaluate("getSelection().toString()")  # somebody is about to copy it
     new_site.send({"message": "hello"})
     expect(new_site.lines).to_contain_text("hello")
     expect(new_site.page.locator("#empty")).to_be_hidden()

@@ -145,4 +145,8 @@ def on_the_page(url: str, token: str) -> None:
         page.goto(f"{url}/?q=order")
         for line in LINES:
             expect(page.locator("#results > li").filter(has_text=line)).to_have_count(1, timeout=30_000)
+        page.locator("#results summary").first.click()
+        expect(page.locator(".context li")).to_have_count(0)
+        page.get_by_role("button", name="Context").click()
+        expect(page.locator(".context li").filter(has_text="order 1 paid")).to_have_count(1, timeout=30_000)
         browser.close()

@@ -12,6 +12,7 @@ import * as tail from "./tail.js";
 
 const VIEWS = ["live", "patterns"];
 let running = new AbortController();
+let told = ""; // the query that was last put into its box
 
 const view = () => (VIEWS.includes(asked("view")) ? asked("view") : "");
 
@@ -25,6 +26,8 @@ async function show() {
   running.abort();
   running = new AbortController();
   const { signal } = running;
+  const focused = document.activeElement;
+  const refused = (error) => showProblem(error, focused);
   showForm();
   if (view() === "live") {
     facets.load(signal, Promise.resolve(0));
@@ -32,14 +35,14 @@ async function show() {
     return;
   }
   say("Searching ...");
-  const shown = view() === "patterns" ? patterns.load(signal, say, refused) : showRecords(signal);
+  const shown = view() === "patterns" ? patterns.load(signal, say, refused) : showRecords(signal, refused);
   const newest = view() === "patterns" ? undefined : await shown; // the records first, the counts after them
   if (signal.aborted || !$("problem").hidden) return;
   const read = histogram.load(signal, newest);
   facets.load(signal, Promise.all([read, shown]).then(([batches]) => batches));
 }
 
-async function showRecords(signal) {
+async function showRecords(signal, refused) {
   const began = performance.now();
   let newest;
   const found = await fill($("records"), signal, async () => { newest = await results.load(signal); }, refused);
@@ -49,18 +52,20 @@ async function showRecords(signal) {
   return newest;
 }
 
-/** Show at the query what is wrong with it. */
-function refused(error) {
+/** Show at the query what is wrong with it, and go there, unless the person has gone on since it was asked. */
+function showProblem(error, focused) {
   $("problem").textContent = error.message;
   $("problem").hidden = false;
   $("q").setAttribute("aria-invalid", "true");
   $("results").classList.add("stale");
   say("");
+  if (![focused, document.body].includes(document.activeElement) || $("q").value !== asked("q")) return;
   const place = [...$("q").value].slice(0, error.position).join("").length;
   $("q").focus();
   $("q").setSelectionRange(place, place);
 }
 
+/** What stands in the form already is left alone: somebody may be typing there. */
 function showForm() {
   const q = asked("q");
   document.title = q ? `${q} - logagg` : "logagg";
@@ -72,7 +77,7 @@ function showForm() {
     if (link.dataset.view === view()) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  $("q").value = q;
+  if (q !== told) $("q").value = told = q;
   $("q").removeAttribute("aria-invalid");
   $("problem").hidden = true;
   $("since").value = since();
@@ -83,8 +88,16 @@ function showRange() {
   $("absolute").hidden = $("since").value !== "custom";
   const [start, end] = range();
   const text = (time) => (time ? timeText(new Date(time).toISOString()).slice(0, 19).replace(" ", "T") : "");
-  $("start").value = text(start);
-  $("end").value = text(end);
+  for (const [name, time] of [["start", start], ["end", end]]) {
+    if ((Date.parse(typed(name)) || null) !== time) $(name).value = text(time);
+  }
+}
+
+/** The time that stands in a field of the form, as it goes into the address. */
+function typed(name) {
+  const text = $(name).value;
+  const time = Date.parse(zone() === "utc" ? `${text}Z` : text);
+  return time ? new Date(time).toISOString() : "";
 }
 
 // ---- hands ----
@@ -100,8 +113,8 @@ function chooseRange() {
 }
 
 function typeRange() {
-  const time = (text) => (text ? new Date(zone() === "utc" ? `${text}Z` : text).toISOString() : "");
-  go({ start: time($("start").value), end: time($("end").value), since: "" });
+  if (["start", "end"].some((name) => $(name).validity.badInput)) return; // a part of it is still to be typed
+  go({ start: typed("start"), end: typed("end"), since: "" });
 }
 
 /** Ask for a range three times as long; one open at its end goes to the next longer one of the list. */

@@ -58,7 +58,9 @@ async function facet(field, signal, shared) {
     const { body, missing } = (await first) ?? (await counted([field], signal));
     const found = values(field, body);
     const most = Math.max(1, ...found.map(([, count]) => count));
+    const focused = panel.contains(document.activeElement) ? document.activeElement.title : null;
     panel.querySelector("ul").replaceChildren(...found.map(([what, count]) => value(field, what, count, most)));
+    if (focused) [...panel.querySelectorAll("button")].find(({ title }) => title === focused)?.focus({ preventScroll: true });
     incomplete(panel, missing);
   });
 }
@@ -77,7 +79,7 @@ function value(field, what, count, most) {
   return el("li", { "data-standing": on, class: field === "level" ? levelClass(what) : null },
     el("button", {
       type: "button", class: "value", title: text, "aria-pressed": String(on === 1),
-      click: () => go({ q: toggled(asked("q"), field, what) }),
+      click: () => go({ q: toggled($("q").value, field, what) }),
     }, el("span", { class: "name" }, text), el("span", { class: "count" }, number(count))),
     choice(field, what, true),
     svg("svg", { viewBox: "0 0 100 1", preserveAspectRatio: "none", "aria-hidden": "true" },

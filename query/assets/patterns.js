@@ -28,7 +28,7 @@ export async function load(signal, say, refused) {
 }
 
 function item(each) {
-  const worst = LEVELS.find((level) => each.levels?.[level]);
+  const levels = LEVELS.filter((level) => each.levels[level]);
   const changes = { q: `${asked("q")} ${ofTemplate(each.pattern)}`.trim(), view: "" };
   const link = el("a", { href: changed(changes), title: plain(each.example ?? "") }, ...template(each.pattern));
   link.addEventListener("click", (event) => {
@@ -36,13 +36,16 @@ function item(each) {
     event.preventDefault();
     go(changes);
   });
-  return el("li", { class: levelClass(worst) },
+  const only = levels.length === 1 ? levels[0] : ""; // a form that several levels have is of none
+  return el("li", { class: levelClass(only) },
     el("span", { class: "count" }, number(each.count)),
-    el("span", { class: "level" }, worst ?? ""),
-    el("div", {}, link, el("p", {}, ...news(each),
+    el("span", { class: "level" }, only),
+    el("div", {}, link, el("p", {}, ...news(each), ...(only ? [] : levels.map((level) => share(level, each.levels[level]))),
       timeNode(each.first_seen, 0, 19), " to ", timeNode(each.last_seen, 0, 19),
       el("span", { class: "service" }, plain(each.services.join(", "))))));
 }
+
+const share = (level, records) => el("span", { class: `level share ${levelClass(level)}` }, `${number(records)} ${level}`);
 
 function template(text) {
   return text.split("<*>").flatMap((part, place) => (place ? [el("i", {}, "<*>"), plain(part)] : [plain(part)]));

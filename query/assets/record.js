@@ -1,7 +1,7 @@
 // A record: a line in a list, its fields when it is opened, and its neighbours.
 
 import { ask, parseRecords } from "./api.js";
-import { button, el, levelClass, marked, plain, timeNode } from "./dom.js";
+import { $, button, el, levelClass, marked, plain, timeNode } from "./dom.js";
 import { clear, fill } from "./panel.js";
 import { attribute, standing, toggled, wordsOf } from "./query.js";
 import { asked, changed, go } from "./state.js";
@@ -79,7 +79,8 @@ async function copied(node) {
 function fields(record) {
   const found = FIELDS.filter((name) => record[name] !== null && record[name] !== undefined)
     .map((name) => field(name, name, record[name]));
-  for (const [path, value] of leaves(record.attributes ?? {}, "")) {
+  const attributes = Object.entries(record.attributes ?? {});
+  for (const [path, value] of attributes.flatMap(([name, each]) => [...leaves(each, name)])) {
     if (found.length < SHOWN) found.push(field(path, attribute(path), value));
   }
   const facts = FACTS.map((name) => el("div", {}, el("dt", {}, name), el("dd", {}, name === "id"
@@ -114,7 +115,7 @@ function field(name, term, value) {
 export function choice(term, value, out, name = term) {
   const on = standing(asked("q"), term, value) === (out ? -1 : 1);
   const told = `${out ? "Without" : "Only with"} ${plain(name)} ${value === null ? "none" : plain(value).slice(0, 80)}`;
-  return button(out ? "−" : "+", () => go({ q: toggled(asked("q"), term, value, out) }),
+  return button(out ? "−" : "+", () => go({ q: toggled($("q").value, term, value, out) }),
     { class: "choice", "aria-pressed": String(on), "aria-label": told, title: told });
 }
 
@@ -131,7 +132,9 @@ async function context(record, panel, size = 0) {
     const more = size + 1 < NEIGHBOURS.length && Math.max(body.before.length, body.after.length) >= n;
     const list = el("ol", { class: "list", "aria-label": "Records of the same source around this one, oldest first" },
       ...body.before.map(row), here, ...body.after.map(row));
+    const focused = panel.contains(document.activeElement) ? document.activeElement.closest("[data-id]").dataset.id : null;
     panel.replaceChildren(el("h3", {}, "Before and after, of the same host, service and source"), list);
+    if (focused) list.querySelector(`:scope > [data-id="${focused}"] summary`).focus({ preventScroll: true });
     if (more) panel.append(button("More", () => context(record, panel, size + 1)));
     clear(panel);
   });

@@ -4,7 +4,7 @@ import { ask, parseRecords } from "./api.js";
 import { $, button, el, timeNode } from "./dom.js";
 import { fail, fill, incomplete } from "./panel.js";
 import { rows } from "./record.js";
-import { asked, filters, go, isAbsolute, openRecord } from "./state.js";
+import { asked, filters, go, isAbsolute, openRecord, since } from "./state.js";
 
 const FIRST = 50;
 const PAGE = 200;
@@ -16,18 +16,19 @@ let loading = null; // the signal of the question that is shown
 
 /** Show the first records, and return the newest; undefined if there is none. Raises AskError. */
 export async function load(signal) {
+  if (loading !== signal) $("empty").hidden = true; // another question; what an empty store says stays while it is asked again
   loading = signal;
   next = null;
   $("older").hidden = true;
   $("results").classList.add("stale");
-  $("empty").hidden = true;
   const query = filters();
   query.set("limit", FIRST);
   const found = await ask(`/logs?${query}`, signal, parseRecords);
   $("results").classList.remove("stale");
   $("results").replaceChildren();
   add(found);
-  if (!found.body.length) await nothing(signal);
+  if (found.body.length) $("empty").hidden = true;
+  else await nothing(signal);
   linked(signal);
   return found.body[0];
 }
@@ -88,7 +89,8 @@ async function nothing(signal) {
   all.set("limit", "1");
   const ranged = filters().has("start_time") || filters().has("end_time");
   const [newest] = ranged ? (await ask(`/logs?${all}`, signal)).body : [];
-  if (newest && !asked("since") && !isAbsolute()) go({ since: "all", record: asked("record") }, { replace: true });
+  const untouched = $("since").value === since(); // nobody is about to choose a range
+  if (newest && !asked("since") && !isAbsolute() && untouched) go({ since: "all", record: asked("record") }, { replace: true });
   else if (newest) tell(el("p", {}, "No record in this range. The newest that matches is of ", timeNode(newest.timestamp), "."),
     button("Search all time", () => go({ since: "all", start: "", end: "" })));
   else if (q) tell(el("p", {}, "No record matches."));
@@ -102,7 +104,7 @@ function tell(...nodes) {
 
 function welcome(signal) {
   const { origin, hostname } = location;
-  tell(
+  if ($("empty").hidden) tell(
     el("h2", {}, "No records yet"),
     el("p", {}, "Send a first one; it appears here."),
     el("pre", {}, `curl ${origin}/ingest -d '{"message": "hello", "service": "demo"}'`),
