@@ -55,6 +55,7 @@ _PARAMETERS = {
     "start_time": {"since", "start", "from"},
     "end_time": {"until", "end", "to"},
     "limit": {"size", "n", "count"},
+    "cursor": {"offset"},
 }
 _MEANT = {other: ours for ours, others in _PARAMETERS.items() for other in others}
 #: As alike as `hosts` and `host`, `enviroment` and `environment`; not as `resource` and `source`.

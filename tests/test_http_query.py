@@ -174,6 +174,7 @@ async def test_what_does_not_fit_is_422_at_its_place(client: Client) -> None:
 
 
 MISNAMED = [
+    ("/logs", "offset", "cursor"),
     ("/logs", "query", "q"), ("/logs", "filter", "q"), ("/logs", "since", "start_time"),
     ("/logs", "from", "start_time"), ("/logs", "until", "end_time"), ("/logs", "to", "end_time"),
     ("/logs", "size", "limit"), ("/logs", "count", "limit"), ("/logs", "Level", "level"),
