@@ -13,7 +13,7 @@ import click
 
 from logagg.cli.options import Command, config_option
 from logagg.cli.serving import settings_from
-from logagg.cli.terminal import Failure
+from logagg.cli.terminal import Failure, note
 
 if TYPE_CHECKING:
     from logagg.sinks.embedded import EmbeddedPostgres
@@ -100,6 +100,8 @@ async def connected(place: Place, *, create: bool) -> AsyncIterator[Any]:
             f"there is no embedded PostgreSQL in {server.data_dir} yet{forgotten()}:"
             " run `logagg serve` or `logagg db init` to make one, or set LOGAGG_DATA_DIR"
         )
+    if server and not server.cluster.exists():
+        note(f"there is no embedded PostgreSQL in {server.data_dir} yet{forgotten()}: it is made now")
     address = await asyncio.to_thread(server.start) if server else place.url
     try:
         connection = await asyncpg.connect(address, timeout=PATIENCE)

@@ -138,7 +138,10 @@ def test_the_embedded_postgresql(data_dir: str) -> None:
     named = logagg("db", "status", LOGAGG_CONFIG=str(file))
     file.unlink()
     assert named.stderr.startswith(f"logagg: there is no embedded PostgreSQL in {data_dir}/other yet: {how}")
-    assert logagg("db", "init", LOGAGG_DATA_DIR=data_dir).stdout.startswith("schema ")
+    made = logagg("db", "init", LOGAGG_DATA_DIR=data_dir)
+    assert made.stdout.startswith("schema ")
+    assert made.stderr == f"there is no embedded PostgreSQL in {data_dir} yet{unnamed}: it is made now\n"
+    assert logagg("db", "init", LOGAGG_DATA_DIR=data_dir).stderr == ""
     stopped = logagg("db", "url", LOGAGG_DATA_DIR=data_dir)
     assert stopped.stderr == (
         f"logagg: the embedded PostgreSQL in {data_dir} is not running{unnamed}: start it with `logagg serve`,"
