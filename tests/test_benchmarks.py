@@ -81,7 +81,7 @@ def read(scenario: Any, load: Any, file: bytes, settings: Settings) -> list[Deco
     if scenario.kind == "datagrams":
         return [wiring.datagrams(settings)[setting].decode(file.split(b"\n"), origin)]
     if scenario.kind == "http":
-        return [_of_request(request, settings, origin) for request, _ in load.requests(file)]
+        return [each for request, _ in load.requests(file) for each in _of_request(request, settings, origin)]
     pieces = {0: [(file, 0)]} if scenario.kind == "stream" else load.windows(file)
     made = []
     for connection in pieces.values():
@@ -91,20 +91,21 @@ def read(scenario: Any, load: Any, file: bytes, settings: Settings) -> list[Deco
     return made
 
 
-def _of_request(request: bytes, settings: Settings, origin: Origin) -> Decoded | Columnar:
+def _of_request(request: bytes, settings: Settings, origin: Origin) -> list[Decoded | Columnar]:
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     path, headers = first.split()[1], dict(line.lower().split(": ", 1) for line in lines)
     assert int(headers["content-length"]) == len(body)
     if path == "/ingest":
-        return decode_body(body, origin)
+        return [decode_body(body, origin)]
     if path == "/upload":
         decoder = JournalDecoder(settings.max_frame)
-        (batch,) = [*decoder.feed(body, origin), *decoder.close(origin)]
-        return batch.decoded
+        return [
+            batch.decoded for batch in (*decoder.feed(body, origin), *decoder.close(origin))
+        ]  # as cursors divide it
     protocols = wiring.over_http(settings)
     protocol = next(each for each in protocols for _, route, _ in each.routes if route == path)
-    return protocol.take(Request("POST", path, {}, headers, body, 1 << 26), origin).decoded
+    return [protocol.take(Request("POST", path, {}, headers, body, 1 << 26), origin).decoded]
 
 
 def test_what_the_scenarios_send_is_read_as_it_is_meant(benchmarks: Callable[[str], Any], tmp_path: Path) -> None:
