@@ -41,7 +41,8 @@ module(load="omrelp")
 input(type="imtcp" address="127.0.0.1" port="{relp_in}" ruleset="relp")
 input(type="imtcp" address="127.0.0.1" port="{tcp_in}" ruleset="tcp")
 ruleset(name="relp" queue.type="LinkedList" queue.size="500000") {{
-    action(type="omrelp" target="127.0.0.1" port="{relp}" template="RSYSLOG_SyslogProtocol23Format")
+    action(type="omrelp" target="127.0.0.1" port="{relp}" windowSize="1024"
+        template="RSYSLOG_SyslogProtocol23Format")
 }}
 ruleset(name="tcp" queue.type="LinkedList" queue.size="500000") {{
     action(type="omfwd" target="127.0.0.1" port="{tcp}" protocol="tcp" TCP_Framing="octet-counted"
