@@ -220,12 +220,12 @@ async def _trim(connection: Any, *, keep: tuple[str, str, timedelta], dry_run: b
         if not ours:
             raise Failure("an unpack, or a daemon's maintenance, is at the same records: try again in a minute")
         done = await trim(connection, Terms(None, (Keep(*keep),)), now, remember=False, dry_run=dry_run)
-    for error in done.errors.values():
-        note(error)
-    if done.errors:
-        raise Failure(f"{_count(len(done.errors), 'batch was', 'batches were')} not written anew: see above")
     would = "would drop" if dry_run else "dropped"
-    return f"{would} {_count(done.records, 'record', 'records')} out of {_count(done.batches, 'batch', 'batches')}"
+    said = f"{would} {_count(done.records, 'record', 'records')} out of {_count(done.batches, 'batch', 'batches')}"
+    if done.errors:
+        failed = _count(len(done.errors), "batch could", "batches could")
+        raise Failure("\n  ".join([f"{said}; {failed} not be written anew:", *done.errors.values()]))
+    return said
 
 
 def _why(needing: int) -> str:

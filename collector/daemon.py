@@ -319,8 +319,11 @@ async def _maintain(store: Store, reloading: Reloading, metrics: Metrics, connec
 
 def _maintenance(store: Store, settings: Settings) -> Awaitable[Upkeep]:
     return store.maintenance(
-        *(settings.rows_retention, settings.retention),
-        *(settings.rows_retention_size, settings.retention_size, settings.quarantine_size),
+        settings.rows_retention,
+        settings.retention,
+        settings.rows_retention_size,
+        settings.retention_size,
+        settings.quarantine_size,
         keeps=tuple(Keep.of(what, span) for what, span in settings.retention_for.items()),
     )
 

@@ -64,11 +64,13 @@ async def unpack(
     """Bring the packed records with since <= timestamp < until back as rows; yield what was done, batch by batch.
 
     `into` names a table, NAME or SCHEMA.NAME, which is made unless it is there. Without it they go into `logs`, whose
-    days stay for `keep`. Raises StoreError for a table that cannot take them, and when another unpack runs.
+    days stay for `keep`. Raises StoreError for a table that cannot take them, and while another is at it.
     """
     async with locked(con, UNPACKING, wait=False) as ours:
         if not ours:
-            message = "another unpack runs on this database"
+            message = (
+                "another unpack runs on this database, or a daemon's maintenance is at its batches: try again soon"
+            )
             raise StoreError(message)
         target = await table(con, into) if into is not None else LOGS
         kept: set[date] = set()
