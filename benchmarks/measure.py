@@ -60,6 +60,12 @@ def _peak(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
+def cpu_ticks() -> tuple[int, int]:
+    """Return the ticks of all cores so far, and those of them that other machines on the same host took."""
+    ticks = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(ticks), ticks[7]
+
+
 def percentile(values: Sequence[float], part: float) -> float:
     """Return the least value that so many are not above (nearest rank); 0.0 of none."""
     return sorted(values)[max(0, math.ceil(len(values) * part) - 1)] if values else 0.0

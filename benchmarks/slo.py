@@ -8,12 +8,14 @@ import argparse
 import asyncio
 import contextlib
 import json
+import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
 from urllib.parse import urlencode
@@ -22,7 +24,7 @@ import aiohttp
 import uvloop
 
 from benchmarks.daemon import Daemon, daemon, free_port, postgres
-from benchmarks.measure import machine, percentile, table
+from benchmarks.measure import cpu_ticks, machine, percentile, table
 from benchmarks.rsyslog import program, wait_listening
 from benchmarks.workload import Row, rows
 
@@ -65,10 +67,11 @@ class Seen:
 
     took: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    by: dict[str, list[float]] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Time one request."""
+    async def one(self, asked: str) -> AsyncIterator[None]:
+        """Time one request, also beside others that ask the same."""
         began = time.perf_counter()
         try:
             yield
@@ -76,6 +79,7 @@ class Seen:
             self.failed.append(str(error) or type(error).__name__)
         else:
             self.took.append((time.perf_counter() - began) * 1000)
+            self.by.setdefault(asked, []).append(self.took[-1])
 
 
 def main() -> None:
@@ -114,31 +118,35 @@ def _rsyslogd(running: Daemon) -> Iterator[tuple[int, int]]:
 
 
 async def _drive(running: Daemon, inputs: tuple[int, int], made: Sequence[Row], rate: int, seconds: float) -> bool:
-    ingest, search, end = Seen(), Seen(), time.monotonic() + seconds
-    began = time.perf_counter()
+    lines = _batches(made, [row.as_rfc5424().replace(b"\n", b" ") + b"\n" for row in made])
+    bodies = _batches(made, [row.as_json() + b"\n" for row in made])
+    ingest, search, end, chance = Seen(), Seen(), time.monotonic() + seconds, random.Random(7)
+    began, ticks = time.perf_counter(), cpu_ticks()
     pool = aiohttp.TCPConnector(limit=0)
     base = f"http://127.0.0.1:{running.ports['HTTP']}"
     async with aiohttp.ClientSession(base, connector=pool, timeout=aiohttp.ClientTimeout(30)) as http:
         work = [
-            *(_feed(port, made, rate * part, end) for port, part in zip(inputs, (RELP, TCP), strict=True)),
-            *(_post(http, ingest, made, rate * HTTP / CONNECTIONS, end) for _ in range(CONNECTIONS)),
+            *(_feed(port, lines, rate * part, end) for port, part in zip(inputs, (RELP, TCP), strict=True)),
+            # Clients know nothing of each other: they do not send in the same moment.
+            *(_post(http, ingest, bodies, rate * HTTP / CONNECTIONS, end, chance.random()) for _ in range(CONNECTIONS)),
             _ask(http, search, made, end),
         ]
         *sent, _ = await asyncio.gather(*work)
     took, total = time.perf_counter() - began, sum(sent)
     stored, _ = await asyncio.to_thread(running.wait_stored, total, PATIENCE)
     lost = total - stored - BATCH * len(ingest.failed)
+    cores, stolen = (now - then for now, then in zip(cpu_ticks(), ticks, strict=True))
     print(f"{total:,} records sent in {took:.0f} s, {stored:,} stored, {max(lost, 0):,} missing; "
-          f"{len(search.took):,} questions; peak memory {running.peak():.0f} MB.\n")  # fmt: skip
+          f"{len(search.took):,} questions; peak memory {running.peak():.0f} MB. "
+          f"Other machines of the same host took {stolen / max(cores, 1):.1%} of the cores' time.\n")  # fmt: skip
     for why in sorted({*ingest.failed, *search.failed}):
         print(f"- failed: {why}", file=sys.stderr)
     return _report(ingest, search, stored / took, max(lost, 0) / max(total, 1), rate)
 
 
-async def _feed(port: int, made: Sequence[Row], rate: float, end: float) -> int:
+async def _feed(port: int, batches: list[list[bytes]], rate: float, end: float) -> int:
     """Write lines to rsyslog at a rate; return how many."""
-    lines = [row.as_rfc5424().replace(b"\n", b" ") + b"\n" for row in made]
-    pieces = cycle([b"".join(lines[at : at + BATCH]) for at in range(0, len(lines), BATCH)])
+    pieces = _stamped(batches)
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     sent = 0
     async for _ in _paced(rate, end):
@@ -150,12 +158,34 @@ async def _feed(port: int, made: Sequence[Row], rate: float, end: float) -> int:
     return sent
 
 
-async def _post(http: aiohttp.ClientSession, seen: Seen, made: Sequence[Row], rate: float, end: float) -> int:
-    """Post batches at a rate, each when the one before it is answered; return how many records."""
-    bodies = cycle([b"\n".join(row.as_json() for row in made[at : at + BATCH]) for at in range(0, len(made), BATCH)])
+def _batches(made: Sequence[Row], lines: Sequence[bytes]) -> list[list[bytes]]:
+    """Cut the lines into batches, and each batch at the times of its records."""
+    batches = []
+    for at in range(0, len(made), BATCH):
+        batch = zip(made[at : at + BATCH], lines[at : at + BATCH], strict=True)
+        halves = (line.split(row.stamp().encode(), 1) for row, line in batch)
+        batches.append(b"".join(b"\0".join(half) for half in halves).split(b"\0"))
+    return batches
+
+
+def _stamped(batches: list[list[bytes]]) -> Iterator[bytes]:
+    """Yield the batches again and again, each record with the time at which it is asked for, as senders do it.
+
+    A search for the latest would have to look at everything, were the times repeated too.
+    """
+    for parts in cycle(batches):
+        yield f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}".encode().join(parts)
+
+
+async def _post(
+    http: aiohttp.ClientSession, seen: Seen, batches: list[list[bytes]], rate: float, end: float, later: float
+) -> int:
+    """Post batches at a rate from some seconds on, each when the one before is answered; return how many records."""
+    bodies = _stamped(batches)
     sent = 0
+    await asyncio.sleep(later)
     async for _ in _paced(rate, end):
-        async with seen.one(), http.post("/ingest", data=next(bodies)) as answer:
+        async with seen.one("POST /ingest"), http.post("/ingest", data=next(bodies)) as answer:
             answer.raise_for_status()
         sent += BATCH
     return sent
@@ -167,7 +197,7 @@ async def _ask(http: aiohttp.ClientSession, seen: Seen, made: Sequence[Row], end
     async for _ in _paced(QUESTIONS * BATCH, end):
         path, query = next(asked)
         text = urlencode({name: text.format(service=next(services)) for name, text in query.items()})
-        async with seen.one(), http.get(f"{path}?{text}") as answer:
+        async with seen.one(" ".join((path, *map("=".join, query.items())))), http.get(f"{path}?{text}") as answer:
             answer.raise_for_status()
             await answer.read()
     return 0
@@ -196,7 +226,18 @@ def _report(ingest: Seen, search: Seen, rate: float, lost: float, wanted: int) -
         ("failures", f"{failures:.4%}", "0.1 %", failures <= 0.001),
     ]
     print(table(("level", "seen", "promised", ""), [[*line[:3], "met" if line[3] else "missed"] for line in lines]))
+    print("\nMilliseconds of each kind, all along, and of the first and the last tenth:\n")
+    asked = {**ingest.by, **search.by}.items()
+    print(
+        table(("request", "times", "p50", "p95", "first p95", "last p95"), [[what, *_figures(t)] for what, t in asked])
+    )
     return all(line[3] for line in lines)
+
+
+def _figures(took: Sequence[float]) -> list[str]:
+    tenth = max(len(took) // 10, 1)
+    parts = [(took, 0.5), (took, 0.95), (took[:tenth], 0.95), (took[-tenth:], 0.95)]
+    return [f"{len(took):,}", *(f"{percentile(some, part):.0f}" for some, part in parts)]
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ from logagg.protocols.mapping import from_object
 from logagg.protocols.names import TREE, Shape, shape_of
 from logagg.protocols.record import Decoded, Origin
 
-#: Fewer frames than this are not worth a polars frame.
-FEW: Final = 64
+#: Fewer frames than this cost more as a polars frame than as records. Each call of polars also lets go of the
+#: interpreter's lock, and waits for it again while questions are answered.
+FEW: Final = 200
 #: So many objects are read, used and forgotten before the next are read: they stay in the processor's cache.
 PIECE: Final = 1024
 

@@ -10,8 +10,8 @@ Numbers are big-endian; a time is microseconds since 2000; jsonb is a version by
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -39,9 +39,6 @@ FEW: Final = 200
 #: Bytes handed to the connection at once.
 _PIECE: Final = 1 << 18
 
-#: The driver would write these as infinities.
-_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-
 #: Seconds that the driver has to say itself why a connection was lost.
 _GRACE = 0.1
 
@@ -57,9 +54,15 @@ class Encoded(NamedTuple):
 def encode(frame: pl.DataFrame) -> Encoded:
     """Encode a frame, the way that is faster for so many rows."""
     rows = [] if frame.height > FEW else frame.rows()
-    if not rows or any(_FIRST in row or _LAST in row for row in rows):
+    if not rows or _may_be_infinite(frame, rows):
         return Encoded(*to_binary(frame))
     return Encoded(frame.columns, rows)
+
+
+def _may_be_infinite(frame: pl.DataFrame, rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Tell whether a time may be the first or the last of all, which the driver would write as infinities."""
+    places = [place for place, kind in enumerate(frame.dtypes) if isinstance(kind, pl.Datetime)]
+    return any((time := row[place]) and not MINYEAR < time.year < MAXYEAR for place in places for row in rows)
 
 
 async def copy(con: asyncpg.Connection, table: str, frame: pl.DataFrame) -> None:
