@@ -34,6 +34,8 @@ STOP: Final = 2.0
 #: Records, and bytes of them as received, that are counted together.
 _TOGETHER: Final = 65_536
 _BYTES: Final = 16 << 20
+#: Sources that are written together: the driver encodes them on the event loop.
+_AT_ONCE: Final = 1000
 #: Sources that have a metric of their own: those with most records.
 MOST_METRICS: Final = 1000
 
@@ -145,11 +147,13 @@ class Watch:
     async def flush(self) -> None:
         """Write what was seen; what waits for PostgreSQL stays. Raises StoreError."""
         await self._counted()
-        seen, self._seen = self._seen, {}
+        seen, self._seen = list(self._seen.values()), {}
         try:
-            await self._sources.add(seen.values())
+            while seen:
+                await self._sources.add(seen[-_AT_ONCE:])
+                del seen[-_AT_ONCE:]
         except (StoreError, asyncio.CancelledError):
-            merge(self._seen, seen.values())
+            merge(self._seen, seen)
             raise
 
     def _show(self, sources: Sequence[Source]) -> None:

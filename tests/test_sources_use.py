@@ -23,6 +23,7 @@ from logagg.collector.sources import Watch
 from logagg.protocols.json_lines import decode_lines
 from logagg.protocols.record import Origin
 from logagg.sinks import tokens
+from logagg.sinks.errors import StoreUnavailable
 from logagg.sinks.journal import Journal
 from logagg.sinks.sources import CANARY, Seen
 from logagg.sinks.store import Store
@@ -173,6 +174,26 @@ async def test_what_went_to_the_journal_is_counted_once_and_written_later(tmp_pa
     await asyncio.gather(flushing, return_exceptions=True)
     journal.close()
     await there.close()
+
+
+async def test_a_write_that_fails_half_way_counts_nothing_twice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_AT_ONCE", 2)
+    add, failures = store.sources.add, iter([None, StoreUnavailable("away")])
+
+    async def add_or_fail(seen: list[Seen]) -> None:
+        if error := next(failures, None):
+            raise error
+        await add(seen)
+
+    monkeypatch.setattr(store.sources, "add", add_or_fail)
+    watch = Watch(store.sources, Metrics())
+    lines = [b'{"host": "h%d", "message": "m"}' % number for number in range(5)]
+    watch.saw([Chunk("tcp", decode_lines(lines, Origin(NOW, "tcp", "::1")), 150)])
+    with pytest.raises(StoreUnavailable):
+        await watch.flush()
+    assert len(await store.sources.all()) == 2
+    await watch.flush()
+    assert [each.records for each in await store.sources.all()] == [1] * 5
 
 
 async def test_what_is_being_counted_during_a_write_or_a_stop_is_not_lost(
