@@ -112,17 +112,16 @@ class PackedReader:
 
     async def _take(self, number: int, version: int, columns: Sequence[str], ids: Sequence[int]) -> Loaded:
         places = await self._load(number, version, ["id"])
-        wanted = places.frame["id"].is_in(pl.Series(ids, dtype=pl.Int64).implode())
-        groups = sorted(set((wanted.arg_true() // packing.GROUP).to_list()))
+        wanted, groups = await asyncio.to_thread(_among, places.frame["id"], ids)
         if not groups or len(groups) * packing.GROUP * 2 > len(wanted):
             loaded = await self._load(number, version, columns)
-            return Loaded(loaded.frame.filter(wanted), places.fetched + loaded.fetched)
+            return Loaded(await asyncio.to_thread(loaded.frame.filter, wanted), places.fetched + loaded.fetched)
         found, fetched = await self._read(number, version, columns, partial(packing.read_groups, groups=groups))
         if found is None:
             return Loaded(frames.empty(columns), 0)
         rows = pl.concat([wanted[group * packing.GROUP : (group + 1) * packing.GROUP] for group in groups])
-        frame = pl.DataFrame([found[name] for name in columns]).filter(rows)
-        return Loaded(frame, places.fetched + fetched)
+        frame = pl.DataFrame([found[name] for name in columns])
+        return Loaded(await asyncio.to_thread(frame.filter, rows), places.fetched + fetched)
 
     async def _read(
         self, number: int, version: int, columns: Sequence[str], read: Callable[[bytes, Sequence[str]], pl.DataFrame]
@@ -222,6 +221,12 @@ class PackedReader:
                 async with self._reader() as con:
                     rows += await con.fetch(query, left, *arguments)
         return rows
+
+
+def _among(found: pl.Series, ids: Sequence[int]) -> tuple[pl.Series, list[int]]:
+    """Tell which ids of a batch are among those, and the row groups in which they are."""
+    wanted = found.is_in(pl.Series(ids, dtype=pl.Int64).implode())
+    return wanted, sorted(set((wanted.arg_true() // packing.GROUP).to_list()))
 
 
 def _decoded(
