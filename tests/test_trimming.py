@@ -1,5 +1,6 @@
 """Records that are kept shorter or longer than the others, against a real PostgreSQL."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from logagg.protocols.record import Record
 from logagg.query.answers import Filter
 from logagg.query.engine import Engine
+from logagg.sinks import packing
 from logagg.sinks.store import Store
 from logagg.sinks.trimming import Keep, Terms, Trimmed, trim
 
@@ -109,6 +111,38 @@ async def test_each_batch_is_read_once_for_what_is_over(database_url: str, sql: 
     other = Terms(30 * DAY, (Keep("service", "shop", DAY),))
     assert list((await trim(sql, other, NOW)).errors) == [number, untouched]
     assert await trim(sql, other, NOW, without=[number, untouched]) == Trimmed()
+
+
+async def test_a_batch_of_which_nothing_is_over_is_read_once(database_url: str, sql: asyncpg.Connection) -> None:
+    terms = Terms(30 * DAY, (Keep("environment", "production", 20 * DAY), CHATTY))
+    (number,) = await left(database_url, [record(NOW - 4 * DAY, service="chatty", environment="production")] * 3)
+    state = "select packed_at, trimmed from batches where batch = $1"
+    at_first = await sql.fetchrow(state, number)
+    assert await trim(sql, terms, NOW) == Trimmed()
+    assert tuple(await sql.fetchrow(state, number)) == (at_first["packed_at"], terms.digest(4 * DAY))
+    await sql.execute("update batches set head = ''")
+    assert await trim(sql, terms, NOW) == Trimmed()
+
+
+async def test_a_batch_that_changes_meanwhile_keeps_its_rows(
+    database_url: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await left(database_url, mixed(4))
+    at_first, pack, loop = await ids(sql), packing.pack, asyncio.get_running_loop()
+
+    async def change() -> None:
+        async with connection(database_url) as other:
+            await other.execute("update batches set packed_at = packed_at + interval '1 second'")
+
+    def slow(frame: pl.DataFrame) -> packing.Packed:
+        asyncio.run_coroutine_threadsafe(change(), loop).result(20)
+        return pack(frame)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(packing, "pack", slow)
+        assert await trim(sql, TERMS, NOW) == Trimmed()
+    assert await ids(sql) == at_first
+    assert await trim(sql, TERMS, NOW) == Trimmed(1, 10)
 
 
 async def test_a_batch_of_which_nothing_is_left_is_gone(database_url: str, sql: asyncpg.Connection) -> None:
