@@ -197,6 +197,8 @@ async def _refusals(
 ) -> web.StreamResponse:
     """Turn what a handler raises into the refusals that the module's docstring lists."""
     try:
+        if request.match_info.http_exception:
+            let_in(request, ANY)  # who is not let in does not learn what there is
         return await handler(request)
     except Unfit as error:
         return refuse(error.detail, 422)

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from logagg.cli.main import cli
 from logagg.collector import access
+from logagg.protocols.json_columns import FEW
 from logagg.query.grants import secret_of
 from logagg.sinks import tokens
 
@@ -101,6 +102,15 @@ async def test_who_may_do_what(secrets: tuple[RunningDaemon, dict[str, str]]) ->
     assert await asked(daemon, "DELETE", "/sources?service=till", made["shop"]) == 403
 
 
+async def test_who_is_not_let_in_does_not_learn_what_there_is(
+    secrets: tuple[RunningDaemon, dict[str, str]],
+) -> None:
+    daemon, made = secrets
+    for method, path, status in (("GET", "/nothing", 404), ("PATCH", "/logs", 405), ("GET", "/logs/a/b", 404)):
+        assert await asked(daemon, method, path) == await asked(daemon, method, path, "logagg_wrong") == 401
+        assert await asked(daemon, method, path, made["ingest"]) == status
+
+
 async def test_a_refusal_says_why_and_how_in_the_form_of_its_protocol(
     secrets: tuple[RunningDaemon, dict[str, str]],
 ) -> None:
@@ -151,7 +161,7 @@ async def test_a_token_for_some_services_writes_and_reads_no_others(
     given = [{"message": f"{service} {environment}", "service": service, "environment": environment}
              for service in ("shop", "till", "bank") for environment in ("live", "test")]  # fmt: skip
     assert await asked(daemon, "POST", "/ingest", made["ingest"], json=given) == 200
-    own = [{"message": "unnamed"}] * 70  # as many as are decoded by columns
+    own = [{"message": "unnamed"}] * FEW  # by columns
     for path in ("/ingest", "/logs/batch-ingest"):
         named = [log | {"level": "INFO", "source": "s"} for log in own]
         assert await asked(daemon, "POST", path, made["shop"], json=named) == 200

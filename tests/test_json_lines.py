@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from logagg.protocols import json_columns, jsontext
 from logagg.protocols.clean import clean_text, clean_value, to_text
 from logagg.protocols.columns import Columnar, from_records
+from logagg.protocols.json_columns import FEW
 from logagg.protocols.json_lines import decode_body, decode_lines
 from logagg.protocols.mapping import FIELDS
 from logagg.protocols.record import Decoded, Origin, Record, Reject
@@ -185,7 +186,7 @@ def test_records_of_another_kind_are_an_attribute() -> None:
 @pytest.mark.parametrize("form", [b"[%s]", b"%s", b'{"records":[%s]}'], ids=["array", "stream", "kafkarest"])
 def test_bodies_of_fluent_bit_and_rsyslog(form: bytes) -> None:
     """A `date` as double; in any of the forms, and more than a few."""
-    objects = [{"date": 1791756855.003, "log": f"{{}}}}{{ {n}"} for n in range(100)]
+    objects = [{"date": 1791756855.003, "log": f"{{}}}}{{ {n}"} for n in range(FEW)]
     items = [json.dumps({"value": obj} if b"records" in form else obj).encode() for obj in objects]
     for body in (
         form % (b"" if form == b"%s" else b",").join(items),
