@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -103,16 +103,22 @@ async def put(con: asyncpg.Connection, place: Place, frame: pl.DataFrame, reject
 
     Raises BatchLost, Repeated, Doubt, and what asyncpg raises.
     """
-    batch = place.batch
     clean = [_clean(r) for r in rejects]
-    few = frame.height <= copying.FEW  # then a thread costs more than it spares the event loop
-    encoded, stats = _prepared(frame, batch) if few else await asyncio.to_thread(_prepared, frame, batch)
+    preparing = asyncio.create_task(_prepare(frame, place.batch))  # while the server begins
     try:
-        return await _transact(con, place, clean, _copy_all(con, frame, encoded, stats))
+        return await _transact(con, place, clean, _copy_all(con, frame, preparing))
     except Exception as error:
         if not frame.height or not is_poison(error):
             raise
-    return await _transact(con, place, clean, _sift(con, batch, frame))
+    finally:
+        preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
+    return await _transact(con, place, clean, _sift(con, place.batch, frame))
+
+
+async def _prepare(frame: pl.DataFrame, batch: int | None) -> tuple[copying.Encoded, Stats]:
+    few = frame.height <= copying.FEW  # then a thread costs more than it spares the event loop
+    return _prepared(frame, batch) if few else await asyncio.to_thread(_prepared, frame, batch)
 
 
 def _prepared(frame: pl.DataFrame, batch: int | None) -> tuple[copying.Encoded, Stats]:
@@ -165,7 +171,10 @@ async def outcome(con: asyncpg.Connection, doubt: Doubt) -> bool | None:
     return bool(await con.fetchval(there, frame["id"][0], frame["received_at"][0]))
 
 
-async def _copy_all(con: asyncpg.Connection, frame: pl.DataFrame, encoded: copying.Encoded, stats: Stats) -> Sifted:
+async def _copy_all(
+    con: asyncpg.Connection, frame: pl.DataFrame, preparing: Awaitable[tuple[copying.Encoded, Stats]]
+) -> Sifted:
+    encoded, stats = await preparing
     await copying.send(con, "logs", encoded)
     return Sifted(frame, stats, [])
 
@@ -179,7 +188,7 @@ async def _sift(con: asyncpg.Connection, batch: int | None, frame: pl.DataFrame)
     """Copy the records in halves until each one that PostgreSQL refuses is found; the others are written."""
     try:
         async with con.transaction():  # a savepoint
-            return await _copy_all(con, frame, *_prepared(frame, batch))
+            return await _copy_all(con, frame, _prepare(frame, batch))
     except Exception as error:
         if not is_poison(error):
             raise
