@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import click
 
-from logagg.cli.reach import TRUST, Place, reason
+from logagg.cli.reach import PROOF, TRUST, Place, reason
 from logagg.cli.terminal import Failure, visible
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ _LINK = re.compile(r"<([^>]*)>([^<]*)")
 _IDLE = 4
 #: Seconds for what a daemon does at once, however busy: take a connection, and say that it is alive.
 _AT_ONCE = 5.0
-#: Where --ca-file stands for all clients of a command (click.Context.meta).
-CA_FILE = "logagg.ca_file"
+#: Where the options of FILES stand for all clients of a command (click.Context.meta).
+FILES = "logagg.files"
 
 
 class Unreachable(Failure):
@@ -76,7 +76,7 @@ class Client:
                 raise Failure("the token (--token or LOGAGG_TOKEN) holds what no token can: expected printable ASCII")
             self._headers["Authorization"] = f"Bearer {token}"
         context = click.get_current_context(silent=True)
-        self._ca_file: str | None = context.meta.get(CA_FILE) if context else None
+        self._files: Mapping[str, str | None] = context.meta.get(FILES, {}) if context else {}
         self._connection: HTTPConnection | None = None
         self._used = 0.0
 
@@ -173,7 +173,7 @@ class Client:
         patience = min(_AT_ONCE, self._timeout)
         host, port = self._place.host, self._place.port
         if self._place.https:
-            connection: HTTPConnection = HTTPSConnection(host, port, timeout=patience, context=_trusting(self._ca_file))
+            connection: HTTPConnection = HTTPSConnection(host, port, timeout=patience, context=_context(**self._files))
         else:
             connection = HTTPConnection(host, port, timeout=patience)
         try:
@@ -230,15 +230,24 @@ class Client:
         return Failure(f"{self._url}{path} answered {status} {visible(response.reason)}{_after(detail)}")
 
 
-def _trusting(file: str | None) -> "SSLContext":
-    """Return what https is spoken with: the certificates of this file, else those that the system trusts."""
+def _context(ca_file: str | None = None, cert_file: str | None = None, key_file: str | None = None) -> "SSLContext":
+    """Return what https is spoken with: what is trusted, the system's certificates without a file; and who we are."""
     import ssl
 
     try:
-        return ssl.create_default_context(cafile=file)
+        context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:
         problem = "holds no certificate" if isinstance(error, ssl.SSLError) else getattr(error, "strerror", error)
-        raise Failure(f"{file}: {problem}; {TRUST}") from None
+        raise Failure(f"{ca_file}: {problem}; {TRUST}") from None
+    if cert_file or key_file:
+        try:
+            context.load_cert_chain(cert_file or "", key_file, lambda: "")  # nobody is there to be asked for a password
+        except (OSError, ValueError) as error:
+            files = ", ".join(filter(None, (cert_file, key_file)))
+            wrong = isinstance(error, ssl.SSLError)
+            problem = "no certificate and its key" if wrong else getattr(error, "strerror", error)
+            raise Failure(f"{files}: {problem}; {PROOF}") from None
+    return context
 
 
 def _after(detail: str) -> str:

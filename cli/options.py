@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logagg.cli.client import CA_FILE, Client, Params
+from logagg.cli.client import FILES, Client, Params
 from logagg.cli.output import cost
 from logagg.cli.terminal import note, wants_colour
 from logagg.cli.timespec import parse_time
@@ -167,18 +167,24 @@ def adding(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
     return add
 
 
-def _remember_ca_file(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-    ctx.meta[CA_FILE] = value
+def _remember_file(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+    ctx.meta.setdefault(FILES, {})[option.name] = value
+
+
+def _file(name: str, text: str) -> Callable[[Command], Command]:
+    variable = "LOGAGG_" + name.removeprefix("--").replace("-", "_").upper()
+    return click.option(
+        name, envvar=variable, show_envvar=True, metavar="FILE", expose_value=False, callback=_remember_file,
+        type=click.Path(dir_okay=False), help=text,
+    )  # fmt: skip
 
 
 server_options = adding(
     click.option("--url", envvar="LOGAGG_URL", default=DEFAULT_URL, show_envvar=True, help="The daemon to ask."),
     click.option("--token", envvar="LOGAGG_TOKEN", show_envvar=True, help="Token, if the daemon wants one."),
-    click.option(
-        "--ca-file", envvar="LOGAGG_CA_FILE", show_envvar=True, metavar="FILE", expose_value=False,
-        callback=_remember_ca_file, type=click.Path(dir_okay=False),
-        help="PEM file of the certificates to trust for an https URL; without it, the system's, or SSL_CERT_FILE.",
-    ),
+    _file("--ca-file", "PEM file of the certificates to trust for https; without it, the system's, or SSL_CERT_FILE."),
+    _file("--cert-file", "PEM file of a certificate that shows who asks, where the daemon wants one (tls_client_ca)."),
+    _file("--key-file", "PEM file of its key; without it, the key is in the same file."),
     click.option(
         "--timeout", type=click.FloatRange(0, min_open=True), default=60, metavar="SECONDS",
         help="How long to wait for an answer.",

@@ -9,6 +9,7 @@ _EXCERPT = 80
 #: Seconds for looking what is spoken at a port.
 _LOOK = 2.0
 TRUST = "--ca-file FILE (LOGAGG_CA_FILE) names the certificates to trust, SSL_CERT_FILE too"
+PROOF = "--cert-file FILE (LOGAGG_CERT_FILE) and --key-file FILE (LOGAGG_KEY_FILE) show who asks"
 #: What to do about a certificate, by the code of OpenSSL: an issuer that is not known, or other names.
 _ADVICE = {
     **dict.fromkeys((2, 18, 19, 20, 21), TRUST),
@@ -56,7 +57,8 @@ def reason(place: Place, error: Exception, timeout: float) -> str:
     if garbled and not place.https and speaks_tls(place):
         return f"{url} speaks https: --url https{url.removeprefix('http')}"
     if isinstance(error, ConnectionError):
-        return f"{url} closed the connection without an answer"
+        wanted = f"; does it want a certificate? {PROOF}" if place.https else ""
+        return f"{url} closed the connection without an answer{wanted}"
     if isinstance(error, OSError):
         return f"cannot reach {url}: {error.strerror or error}"
     return f"{url} did not answer in HTTP: {visible(str(error) or type(error).__name__)[:_EXCERPT]}"
@@ -74,6 +76,8 @@ def _of_tls(place: Place, error: Exception) -> str | None:
         return f"the certificate of {place.url} is not trusted: {problem}{f'; {advice}' if advice else ''}"
     if not isinstance(error, ssl.SSLError):
         return None
+    if "CERTIFICATE_REQUIRED" in (error.reason or ""):
+        return f"{place.url} wants a certificate: {PROOF}"
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
         return f"{place.url} does not speak https: --url http{place.url.removeprefix('https')}"
     return f"no https with {place.url}: {visible(error.reason or str(error)).replace('_', ' ').lower()}"

@@ -221,6 +221,44 @@ async def test_whom_to_trust(start_daemon: Starter, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+async def test_who_asks_is_shown_by_a_certificate(start_daemon: Starter, tmp_path: Path) -> None:
+    key = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-keyout",
+        "own.key",
+        "-out",
+        "own.pem",
+    ]
+    names = ["-subj", "/CN=own", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    make = ["openssl", "req", "-x509", *key, *names]
+    await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True, cwd=tmp_path)
+    own, own_key, both = (tmp_path / name for name in ("own.pem", "own.key", "both.pem"))
+    both.write_bytes(own.read_bytes() + own_key.read_bytes())
+    daemon = await start_daemon(tls_certificate=both, tls_client_ca=own, tls_listeners="http_listen")
+    url = f"https://{daemon.listening['http_listen']}"
+
+    async def said(*files: str | Path) -> tuple[int, str]:
+        code, _, err = await logagg(daemon, "search", "--ca-file", str(own), *map(str, files), scheme="https")
+        return code, err
+
+    how = "--cert-file FILE (LOGAGG_CERT_FILE) and --key-file FILE (LOGAGG_KEY_FILE) show who asks"
+    code, err = await said()
+    assert code == 2
+    assert err in (
+        f"logagg: {url} closed the connection without an answer; does it want a certificate? {how}\n",
+        f"logagg: {url} wants a certificate: {how}\n",
+    )
+    assert await said("--cert-file", both) == await said("--cert-file", own, "--key-file", own_key) == (1, "")
+    assert await said("--cert-file", own) == (2, f"logagg: {own}: no certificate and its key; {how}\n")
+    assert await said("--cert-file", "no.pem") == (2, f"logagg: no.pem: No such file or directory; {how}\n")
+    assert await said("--key-file", own_key) == (2, f"logagg: {own_key}: No such file or directory; {how}\n")
+
+
 async def test_a_refusal_by_address_is_told_as_the_daemon_tells_it(start_daemon: Starter) -> None:
     daemon = await start_daemon(allow="http_listen=10.0.0.0/8")
     code, _, err = await logagg(daemon, "search")
