@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Params = Mapping[str, str]
 
 #: Parameters of the HTTP API as the command line names them.
-_OPTION_NAMES = {"q": "QUERY", "start_time": "--since", "end_time": "--until"}
+_OPTION_NAMES = {"q": "QUERY", "start_time": "--since", "end_time": "--until", "silent_for": "--silent"}
 _EXCERPT = 80
 #: One link of a Link header, RFC 8288: its address, which may hold commas, and its attributes.
 _LINK = re.compile(r"<([^>]*)>([^<]*)")

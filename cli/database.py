@@ -179,7 +179,7 @@ def _lag(found: dict[str, Any]) -> str:
 
 
 def _form(each: float | None, text: str, sizes: dict[str, str]) -> str:
-    return "" if each is None else f" in {text.format(**sizes)}; {each:,} bytes a record"
+    return "" if each is None else f" in {text.format(**sizes)}; {each:,.{1 if each < 100 else 0}f} bytes a record"
 
 
 def _span(oldest: datetime | None, newest: datetime | None) -> str:

@@ -81,19 +81,18 @@ def _commands(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[
 def settings() -> str:
     """Return a page with every setting."""
     rows = [
-        f"| `{each.name}` | `LOGAGG_{each.name.upper()}` | {f'`{each.value}`' if each.value else ''} |"
-        f" {each.description} |"
+        f"| `{each.name}` | {f'`{each.value}`' if each.value else ''} | {each.description} |"
         for each in effective(load_settings())
     ]
     return "\n".join(
         [
             "# Settings",
             "",
-            "In the TOML file that `--config` or `LOGAGG_CONFIG` names, or in the environment, which wins;",
-            "[more about it](operations.md#settings).",
+            "In the TOML file that `--config` or `LOGAGG_CONFIG` names, or in the environment, which wins: there",
+            "`database_url` is `LOGAGG_DATABASE_URL`; [more about it](operations.md#settings).",
             "",
-            "| in the file | in the environment | default | |",
-            "|---|---|---|---|",
+            "| setting | default | |",
+            "|---|---|---|",
             *rows,
             "",
         ]

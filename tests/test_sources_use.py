@@ -108,7 +108,7 @@ async def test_who_is_silent(filled: RunningDaemon) -> None:
     assert (none.exit_code, none.stdout) == (0, "")
     wrong = await asked(filled, "--silent", "soon")
     assert wrong.exit_code == 2
-    assert "silent-for: expected a whole number" in wrong.stderr
+    assert "--silent: expected a whole number" in wrong.stderr
     async with asyncio.timeout(30):
         while await filled.metric("logagg_sources_silent") != 1:
             await asyncio.sleep(0.02)
