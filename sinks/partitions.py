@@ -14,6 +14,8 @@ import asyncpg
 from logagg.sinks.errors import StoreError, reason
 
 DAY = timedelta(days=1)
+#: Days before today that have a partition, too, should rows of them come late.
+BACK = 1
 #: To be said first in a transaction that takes locks which writers need.
 PATIENCE = "set local lock_timeout = '1s'"
 _NAME = re.compile(r"logs_(\d{8})")
@@ -45,7 +47,7 @@ class IndexFailed(StoreError):
         self.name = name
 
 
-async def ensure(con: asyncpg.Connection, now: datetime, *, back: int = 1, ahead: int = 3) -> list[str]:
+async def ensure(con: asyncpg.Connection, now: datetime, *, back: int = BACK, ahead: int = 3) -> list[str]:
     """Make the partitions around today that are missing; return the names of those made."""
     today = now.astimezone(UTC).date()
     return await make(con, [today + days * DAY for days in range(-back, ahead + 1)])

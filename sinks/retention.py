@@ -3,8 +3,9 @@
 A limit of size is one of age, too: that of the oldest for which there is room.
 
 Rows go by whole UTC days of `received_at`, when no batch needs them any more: all that have rows in that day are packed
-or gone. Rows of no day's partition, in `logs_default`, go by the same rule, one by one. A batch goes as a whole, when
-both its records and the batch itself are older than `retention`; so a clock that jumped back drops nothing young.
+or gone. A day without rows stays while it would be made again. Rows of no day's partition, in `logs_default`, go by the
+same rule, one by one. A batch goes as a whole, when both its records and the batch itself are older than `retention`;
+so a clock that jumped back drops nothing young.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from logagg.sinks.partitions import DAY, PATIENCE, another_time, day_of, names
+from logagg.sinks.partitions import BACK, DAY, PATIENCE, another_time, day_of, names
 from logagg.sinks.reading import PACKED_SIZE
 
 #: Batches deleted by one statement: each may have megabytes beside its row.
@@ -58,6 +59,7 @@ select max(at) from (
     ) packed
 ) newest_first where so_far > $1
 """  # noqa: S608 - texts of ours
+_ANY = "select exists (select from {table})"
 _KEPT_DAYS = "select day from kept_days where keep_until > $1"
 
 
@@ -171,7 +173,9 @@ async def drop_expired(con: asyncpg.Connection, old: Border) -> Dropped:
 async def _old_days(con: asyncpg.Connection, old: Border) -> list[tuple[str, date]]:
     keep = {day for (day,) in await con.fetch(_KEPT_DAYS, old.now)}
     days = [(name, day_of(name)) for name in sorted(await names(con))]
-    return [(name, day) for name, day in days if day and day < old.rows.date() and day not in keep]
+    past = [(name, day) for name, day in days if day and day < old.rows.date() and day not in keep]
+    made = old.now.astimezone(UTC).date() - BACK * DAY  # and those after it: dropped empty, they would be made again
+    return [(name, day) for name, day in past if day < made or await con.fetchval(_ANY.format(table=name))]
 
 
 async def _needing(con: asyncpg.Connection, name: str, day: date, old: Border) -> list[int]:

@@ -194,6 +194,23 @@ async def test_a_drop_meets_a_write_into_the_day(database_url: str, store: Store
     assert await sql.fetchval("select count(*) from logs") == 200
 
 
+@pytest.mark.parametrize(("rows", "rows_size"), [(timedelta(microseconds=1), None), (7 * DAY, 0)])
+async def test_yesterday_is_not_made_to_be_dropped(
+    store: Store, sql: asyncpg.Connection, rows: timedelta, rows_size: int | None
+) -> None:
+    """With rows in it, it goes, once; empty, it stays for what comes late."""
+    yesterday = f"logs_{datetime.now(UTC) - DAY:%Y%m%d}"
+    late = record(datetime.now(UTC) - DAY)
+    for written in (False, True):
+        if written:
+            await store.write([late])
+            await store.roll()
+            await store.pack_now()
+        done = [await store.maintenance(rows, None, rows_size) for _ in range(3)]
+        assert [u.dropped.partitions for u in done] == [(yesterday,) if written else (), (), ()]
+        assert [u.made for u in done] == [[], [yesterday] if written else [], []]
+
+
 async def test_maintenance_does_it_once_for_all_stores(database_url: str) -> None:
     stores = [await Store.open(database_url) for _ in range(3)]
     old = datetime.now(UTC) - 30 * DAY
