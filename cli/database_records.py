@@ -162,7 +162,8 @@ def prune(
     or gone; today's rows stay.
 
     Records of one service or environment, too, go by themselves, by the setting retention_for: the packed batches with
-    some of them are written anew without, and their rows are deleted.
+    some of them are written anew without, and their rows are deleted. What is in an open batch, or not packed yet, is
+    left alone, and said.
     """
     if older_than is None and packed_size is None and rows_size is None:
         raise click.UsageError("say what shall go: --older-than, --packed-size or --rows-size")
@@ -200,18 +201,21 @@ async def _prune(
         )
         if not dry_run:
             dropped = await retention.drop_expired(connection, old)
+    being_filled, _ = await retention.waiting(connection, old.batches)  # closed ones go, packed or not
     lines = [
         f"batches     {dropped.batches:,}, with {dropped.records:,} records packed into {sized(due.packed_bytes)}",
-        f"partitions  {', '.join(dropped.partitions) or 'none'}, with {sized(due.rows_bytes)} of rows",
+        f"partitions  {', '.join(dropped.partitions) or 'none'}, with {sized(due.rows_bytes)} of rows and indexes",
         *(f"kept        {name}: {_why(needing)}" for name, needing in dropped.kept.items()),
     ]
     if dropped.rows:
         lines.append(f"rows        {dropped.rows:,} outside of the partitions")
+    lines += _left_alone(*being_filled)
     return "\n".join(["would drop" if dry_run else "dropped", *lines])
 
 
 async def _trim(connection: Any, *, keep: tuple[str, str, timedelta], dry_run: bool) -> str:
     from logagg.sinks.locks import UNPACKING, locked
+    from logagg.sinks.retention import before, waiting
     from logagg.sinks.trimming import Keep, Terms, trim
 
     await check_schema(connection)
@@ -220,12 +224,23 @@ async def _trim(connection: Any, *, keep: tuple[str, str, timedelta], dry_run: b
         if not ours:
             raise Failure("an unpack, or a daemon's maintenance, is at the same records: try again in a minute")
         done = await trim(connection, Terms(None, (Keep(*keep),)), now, remember=False, dry_run=dry_run)
+    column, value, span = keep
+    being_filled, unpacked = await waiting(connection, before(now, span), column, value)
     would = "would drop" if dry_run else "dropped"
     said = f"{would} {_count(done.records, 'record', 'records')} out of {_count(done.batches, 'batch', 'batches')}"
     if done.errors:
         failed = _count(len(done.errors), "batch could", "batches could")
         raise Failure("\n  ".join([f"{said}; {failed} not be written anew:", *done.errors.values()]))
-    return said
+    return "\n".join([said, *_left_alone(*being_filled), *_left_alone(*unpacked, is_open=False)])
+
+
+def _left_alone(batches: int, records: int, *, is_open: bool = True) -> list[str]:
+    """Say which batches with records that are old enough stay, and until when; no line for none."""
+    if not batches:
+        return []
+    one, many = ("open batch", "open batches") if is_open else ("batch", "batches")
+    until = "closed after batch_age, or when its daemon stops" if is_open else "not packed yet, see logagg db pack"
+    return [f"left alone  {_count(batches, one, many)} with {_count(records, 'such record', 'such records')}: {until}"]
 
 
 def _why(needing: int) -> str:

@@ -59,6 +59,14 @@ select max(at) from (
     ) packed
 ) newest_first where so_far > $1
 """  # noqa: S608 - texts of ours
+#: Records older than $1, of a service or environment where $2 names one, that no packed batch holds yet.
+_WAITING = """
+select b.closed_at is null, count(distinct b.batch), count(*)
+from batches b join logs l on l.id between b.batch << 17 and (b.batch << 17) + 131071
+where b.packed_at is null and l.received_at < $1
+    and ($2::text is null or l.{column} is not distinct from nullif($2, ''))
+group by 1
+"""
 _ANY = "select exists (select from {table})"
 _KEPT_DAYS = "select day from kept_days where keep_until > $1"
 
@@ -90,6 +98,13 @@ class Due(NamedTuple):
     days: dict[str, int]
     #: Rows that stand in no day's partition.
     rows: int
+
+
+class Waiting(NamedTuple):
+    """Batches, and how many records of them are old enough."""
+
+    batches: int = 0
+    records: int = 0
 
 
 class Border(NamedTuple):
@@ -145,6 +160,20 @@ async def due(con: asyncpg.Connection, old: Border) -> Due:
     rows_bytes = await con.fetchval(size, [name for name, needing in days.items() if not needing])
     rows = await con.fetchval(f"select count(*) {_STRAY}", old.batches, old.rows, old.now)
     return Due(batches, records, packed_bytes, rows_bytes, days, rows)
+
+
+async def waiting(
+    con: asyncpg.Connection, end: datetime, column: str = "service", value: str | None = None
+) -> tuple[Waiting, Waiting]:
+    """Return the open batches with records received before a time, and those that are closed and not packed.
+
+    With a value, only records that have it in this column count, '' for those that have none.
+    """
+    async with con.transaction():
+        await con.execute("set local enable_seqscan = off")  # of the rows, once a batch
+        rows = await con.fetch(_WAITING.format(column=column), end, value)
+    found = {is_open: Waiting(batches, records) for is_open, batches, records in rows}
+    return found.get(True, Waiting()), found.get(False, Waiting())
 
 
 async def drop_expired(con: asyncpg.Connection, old: Border) -> Dropped:

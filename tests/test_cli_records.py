@@ -126,6 +126,30 @@ async def test_prune_of_a_service(database_url: str, db: Run, sql: asyncpg.Conne
         assert (refused.exit_code, "goes with --older-than alone" in refused.stderr) == (2, True)
 
 
+async def test_prune_says_what_it_leaves_alone(database_url: str, store: Store, db: Run) -> None:
+    """What is in an open batch; and of a service, what is not packed yet."""
+    await leave(database_url, [record(OLD, service="chatty"), record(OLD)])
+    await store.write([record(OLD, service="chatty")] * 3000 + [record(OLD, service="shop"), record(service="chatty")])
+    is_open = "closed after batch_age, or when its daemon stops\n"
+    for service, left in {
+        "chatty": f"left alone  1 open batch with 3,000 such records: {is_open}"
+        "left alone  1 batch with 1 such record: not packed yet, see logagg db pack\n",
+        "shop": f"left alone  1 open batch with 1 such record: {is_open}",
+        "": "left alone  1 batch with 1 such record: not packed yet, see logagg db pack\n",
+        "other": "",
+    }.items():
+        said = (await db("prune", "--older-than", "3d", "--service", service, "--dry-run")).stdout
+        assert said == f"would drop 0 records out of 0 batches\n{left}"
+    of_all = (await db("prune", "--older-than", "3d", "--dry-run")).stdout
+    assert of_all.endswith(f"\nleft alone  1 open batch with 3,001 such records: {is_open}")
+    assert "left alone" not in (await db("prune", "--rows-size", "1", "--dry-run")).stdout
+
+
+async def test_prune_does_not_count_an_empty_day(store: Store, db: Run) -> None:
+    said = (await db("prune", "--older-than", "1s", "--dry-run")).stdout
+    assert said.endswith("\npartitions  none, with 0 bytes of rows and indexes\n")
+
+
 @pytest.mark.parametrize("span", ["0", "0d", "-1d", "soon", "999999999999d"])
 async def test_a_span_of_no_time_is_refused(db: Run, span: str) -> None:
     result = await db("prune", "--older-than", span)
