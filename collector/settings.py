@@ -255,7 +255,10 @@ class Settings(BaseSettings):
         None, ge=0, description="What rows may take; unset: no limit. The oldest days go first, today's stays."
     )
     retention_size: ByteSize | None = Field(
-        None, ge=0, description="What packed records may take; unset: no limit. The oldest batches go first."
+        None,
+        ge=0,
+        description="What packed records may take; unset: no limit. The oldest batches go first; SQL has their rows "
+        "until the whole day goes.",
     )
     quarantine_size: ByteSize | None = Field(
         _size(256), ge=0, description="What the quarantine may take, kept for retention at most. The oldest go first."
