@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import asyncpg
 
+from logagg.sinks.frames import LAST_PLACE, PLACE_BITS
 from logagg.sinks.partitions import BACK, DAY, PATIENCE, another_time, day_of, names
 from logagg.sinks.reading import PACKED_SIZE
 
@@ -60,13 +61,13 @@ select max(at) from (
 ) newest_first where so_far > $1
 """  # noqa: S608 - texts of ours
 #: Records older than $1, of a service or environment where $2 names one, that no packed batch holds yet.
-_WAITING = """
+_WAITING = f"""
 select b.closed_at is null, count(distinct b.batch), count(*)
-from batches b join logs l on l.id between b.batch << 17 and (b.batch << 17) + 131071
+from batches b join logs l on l.id between b.batch << {PLACE_BITS} and (b.batch << {PLACE_BITS}) + {LAST_PLACE}
 where b.packed_at is null and l.received_at < $1
-    and ($2::text is null or l.{column} is not distinct from nullif($2, ''))
+    and ($2::text is null or l.{{column}} is not distinct from nullif($2, ''))
 group by 1
-"""
+"""  # noqa: S608 - numbers of ours
 _ANY = "select exists (select from {table})"
 _KEPT_DAYS = "select day from kept_days where keep_until > $1"
 
