@@ -2,9 +2,11 @@
 
 Refusals are JSON, in the form of FastAPI, which both seed services are built on:
 
-- 422 `{"detail": [{"type", "loc", "msg", "input", "ctx"}]}` for a parameter or body that does not fit its model;
-- any other status `{"detail": "text"}`: 400 a question that makes no sense, 404, 405 with Allow, 413, 500 without any
-  inner detail, and 503 with Retry-After when a limit of the query ended it (the text says which) or the store is away.
+- 422 `{"detail": [{"type", "loc", "msg", "input", "ctx"}]}` for a parameter or body that does not fit its model, and
+  for a `q` of wrong syntax;
+- any other status `{"detail": "text"}`: 400 values that fit, but cannot be asked for, 404, 405 with Allow, 413, 500
+  without any inner detail, and 503 with Retry-After when a limit of the query ended it (the text says which) or the
+  store is away.
 """
 
 import json

@@ -13,32 +13,39 @@ from logagg.query.hints import of_parameter
 from logagg.query.kinds import EntryLevel, Interval, Level, Seed1Level, Since, Time, ago
 
 _MOST_NAMES = 8
-#: Unknown parameters of a request that are looked at; a body could bring any number.
+#: Unknown parameters of a request that are told; a body could bring any number.
 _MOST_UNKNOWN = 20
 
 
-class Asked(BaseModel):
-    """What all reading routes have in common: unknown parameters are ignored, but those evidently meant for another."""
-
-    stats: bool = Field(
-        False, description="Say what the answer cost: in the header X-Logagg-Stats, and in an answer that is an object."
-    )
+class Parameters(BaseModel):
+    """What a question may say: these parameters and no others, but for names that begin with `_`, which say nothing."""
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_misnamed(cls, given: Any) -> Any:
-        """Refuse a parameter that is none but says what was meant: ignored, it would look as if it had been heeded."""
-        unknown = [name for name in given if name not in cls.model_fields] if isinstance(given, dict) else []
-        meant = {name: of_parameter(name, cls.model_fields) for name in unknown[:_MOST_UNKNOWN]}
-        if wrong := [_misnamed(name, ours, given[name]) for name, ours in meant.items() if ours]:
+    def _refuse_unknown(cls, given: Any) -> Any:
+        """Refuse an unknown parameter: ignored, it would look as if it had been heeded, and more would be found."""
+        names = given if isinstance(given, dict) else ()
+        unknown = [name for name in names if name not in cls.model_fields and not name.startswith("_")]
+        if wrong := [_unknown(name, list(cls.model_fields), given[name]) for name in unknown[:_MOST_UNKNOWN]]:
             raise ValidationError.from_exception_data(cls.__name__, wrong)
         return given
 
 
-def _misnamed(name: str, meant: str, value: Any) -> InitErrorDetails:
-    text = "there is no parameter `{name}`: did you mean {meant}?"
-    problem = PydanticCustomError("unknown_parameter", text, {"name": name, "meant": meant})
+def _unknown(name: str, known: list[str], value: Any) -> InitErrorDetails:
+    if meant := of_parameter(name, known):
+        text, told = "there is no parameter `{name}`: did you mean {meant}?", {"meant": meant}
+    else:
+        text, told = "there is no parameter `{name}`; there are: {known}", {"known": ", ".join(known) or "none"}
+    problem = PydanticCustomError("unknown_parameter", text, {"name": name, **told})
     return InitErrorDetails(type=problem, loc=(name,), input=value)
+
+
+class Asked(Parameters):
+    """What the routes that read many records have in common."""
+
+    stats: bool = Field(
+        False, description="Say what the answer cost: in the header X-Logagg-Stats, and in an answer that is an object."
+    )
 
 
 class Filters(Asked):

@@ -28,6 +28,7 @@ from logagg.query.models import (
     HistogramQuery,
     LogRecord,
     LogsQuery,
+    Parameters,
     PatternAnswer,
     PatternsQuery,
     SearchAnswer,
@@ -65,7 +66,7 @@ def log_routes(engine: Engine) -> Sequence[Route[Any, Any]]:
         ),
         Route(
             "POST", "/logs/search", "A page of records and how many there are", tag, logs.search_by_body,
-            body=SearchBody, response=SearchAnswer, statuses=_REFUSALS, scope=scope,
+            query=Parameters, body=SearchBody, response=SearchAnswer, statuses=_REFUSALS, scope=scope,
         ),
         Route(
             "GET", "/logs/aggregations", "How many records, by any columns, most first", tag, logs.aggregations,
@@ -87,7 +88,7 @@ def log_routes(engine: Engine) -> Sequence[Route[Any, Any]]:
         ),
         Route(
             "GET", _RECORD, "The record with this id", tag, logs.record,
-            response=LogRecord, statuses=_REFUSALS | _NO_RECORD, scope=scope,
+            query=Parameters, response=LogRecord, statuses=_REFUSALS | _NO_RECORD, scope=scope,
         ),
         Route(
             "GET", f"{_RECORD}/context", "A record, and those before and after it of the same host, service and source",
@@ -127,7 +128,7 @@ class _Logs:
         )
         return reply(found.records, headers=_next(request, found.cursor) | _headers(query, found.stats))
 
-    async def record(self, request: web.Request, query: None, body: None) -> web.Response:
+    async def record(self, request: web.Request, query: Parameters, body: None) -> web.Response:
         found = await self._engine.record(_id(request))
         if found is None or not grant_of(request).holds(found):
             raise _no_record(request)
@@ -144,7 +145,7 @@ class _Logs:
     async def search_by_url(self, request: web.Request, query: SearchQuery, body: None) -> web.Response:
         return await self._search(request, query)
 
-    async def search_by_body(self, request: web.Request, query: None, body: SearchBody) -> web.Response:
+    async def search_by_body(self, request: web.Request, query: Parameters, body: SearchBody) -> web.Response:
         return await self._search(request, body)
 
     async def _search(self, request: web.Request, asked: SearchQuery | SearchBody) -> web.Response:

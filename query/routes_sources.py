@@ -10,10 +10,11 @@ from pydantic import BaseModel, Field
 from logagg.query.grants import grant_of
 from logagg.query.http import Route, reply
 from logagg.query.kinds import Interval
+from logagg.query.models import Parameters
 from logagg.sinks.sources import CANARY, Sources
 
 
-class NamesQuery(BaseModel):
+class NamesQuery(Parameters):
     """`DELETE /sources`: which."""
 
     host: str | None = Field(None, description="Exactly this host; empty: those without.")

@@ -113,3 +113,22 @@ async def test_documented_gets_answer_and_check_their_parameters(
                     assert (await answer.json())["detail"][0]["loc"] == ["query", name]
                 checked += 1
     assert checked > 20
+
+
+async def test_every_route_that_reads_refuses_an_unknown_parameter(
+    daemon: RunningDaemon, document: dict[str, Any]
+) -> None:
+    async with daemon.http.post("/ingest", json={"message": "m"}):
+        [stored] = await daemon.logs()
+    asked = {
+        (method, path.format(id=stored["id"]))
+        for (method, path), operation in operations(document).items()
+        if operation["tags"] == ["reading"]
+    }
+    assert len(asked) >= 12
+    for method, path in asked | {("delete", "/sources")}:
+        body: dict[str, str] | None = {} if method == "post" else None
+        async with daemon.http.request(method, path, params={"zzz": "1", "_": "2"}, json=body) as answer:
+            assert answer.status == 422, path
+            [problem] = (await answer.json())["detail"]
+        assert (problem["type"], problem["loc"]) == ("unknown_parameter", ["query", "zzz"]), path
