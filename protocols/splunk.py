@@ -36,11 +36,11 @@ _BASE: Final = "/services/collector"
 _OF_LINES: Final = ("host", "source", "sourcetype", "index")
 #: Text and code by status: https://docs.splunk.com/Documentation/Splunk/latest/Data/TroubleshootHTTPEventCollector.
 _REFUSALS: Final = {
-    401: ("Token is required", 2),
-    403: ("Invalid token", 4),
     413: ("Content too large", 27),
     503: ("Server is busy", 9),
 }
+#: Codes of what is wrong with the token, "Token is required" and "Invalid token"; the text says what it really is.
+_OF_TOKENS: Final = {401: 2, 403: 4}
 _NO_DATA: Final = ("No data", 5)
 _INVALID: Final = ("Invalid data format", 6)
 _HEALTHY: Final = ("HEC is healthy", 17)
@@ -139,6 +139,8 @@ def _acks(request: Request) -> Answer:
 
 
 def _refuse(status: int, why: str, _: Mapping[str, str]) -> Answer:
+    if status in _OF_TOKENS:
+        return _answer(status, (why, _OF_TOKENS[status]))
     if status in _REFUSALS:
         return _answer(status, _REFUSALS[status])
     if why.startswith(_NO_DATA[0]):

@@ -124,6 +124,8 @@ async def test_a_refusal_says_why_and_how_in_the_form_of_its_protocol(
         assert (await answer.json()) == {"detail": "token 'ingest' is for ingest, and this is for query"}
     async with daemon.http.post("/services/collector", data=b"{}") as answer:
         assert (answer.status, (await answer.json())["code"]) == (401, 2)
+    async with daemon.http.post("/services/collector", data=b"{}", headers=bearer(made["query"])) as answer:
+        assert await answer.json() == {"text": "token 'query' is for query, and this is for ingest", "code": 4}
     async with daemon.http.post("/_bulk", data=b"{}") as answer:
         assert (await answer.json())["error"]["type"] == "security_exception"
         assert "WWW-Authenticate" in answer.headers
@@ -175,6 +177,12 @@ async def test_a_token_for_some_services_writes_and_reads_no_others(
         assert await asked(daemon, "POST", path, made["shops"], json=named) == 403  # of which of both?
     stream = {"streams": [{"stream": {"service": "bank"}, "values": [["1700000000000000000", "line"]]}]}
     assert await asked(daemon, "POST", "/loki/api/v1/push", made["shop"], json=stream) == 403
+    event = {"event": "line", "fields": {"service": "bank"}}
+    async with daemon.http.post("/services/collector", json=event, headers=bearer(made["shop"])) as answer:
+        assert answer.status == 403
+        assert await answer.json() == {
+            "text": "token 'shop' is for service shop, and a record has service 'bank'", "code": 4,
+        }  # fmt: skip
 
     async def read(name: str, path: str = "/logs", **query: str) -> Any:
         async with daemon.http.get(path, params=query, headers=bearer(made[name])) as answer:

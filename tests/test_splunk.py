@@ -276,3 +276,4 @@ def test_a_body_without_an_event_is_refused(path: str, body: bytes, code: int) -
 def test_refusals_keep_their_status_and_have_a_code(status: int, code: int) -> None:
     answer = SPLUNK.refuse(status, "why", {})
     assert (answer.status, told(answer)["code"]) == (status, code)
+    assert (told(answer)["text"] == "why") == (status in (401, 403))  # code 4 is "Invalid token", which it need not be
