@@ -42,7 +42,13 @@ def unavailable() -> Iterator[None]:
     try:
         yield
     except _TROUBLE as error:
-        raise StoreUnavailable(reason(error)) from error
+        said = "does not answer" if _of_connection(error) else "says"
+        raise StoreUnavailable(f"PostgreSQL {said}: {reason(error)}") from error
+
+
+def _of_connection(error: BaseException) -> bool:
+    """Tell whether it is no answer of the server, but what became of the connection: SQLSTATE class 08, or none."""
+    return not isinstance(error, asyncpg.PostgresError) or (error.sqlstate or "08").startswith("08")
 
 
 def reason(error: BaseException) -> str:

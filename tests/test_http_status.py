@@ -79,11 +79,11 @@ async def test_without_the_store_it_is_alive_but_not_ready(
     answer = await client.get("/readyz")
     found = await answer.json()
     assert (answer.status, found["status"]) == (503, "not ready")
-    assert found["reason"]
+    assert found["reason"].startswith("PostgreSQL ")
     answer = await client.get("/logs")
     assert answer.status == 503
     assert int(answer.headers["Retry-After"]) > 0
-    assert (await answer.json())["detail"]
+    assert (await answer.json())["detail"].startswith("PostgreSQL ")
     assert await get(client, "/healthz") == {"status": "ok"}
 
 
