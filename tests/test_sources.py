@@ -194,7 +194,7 @@ async def test_names_that_an_index_does_not_take(daemon: RunningDaemon) -> None:
     for body in ([log(long, long)], [log(long, long, environment=long)] * FEW, [log("a\0b", "\udcff")]):
         async with daemon.http.post("/ingest", json=body) as answer:
             assert answer.status == 200
-    found = await until(daemon, 72)
+    found = await until(daemon, FEW + 2)
     assert {len(each["host"]) for each in found} == {128, 3}
 
 
