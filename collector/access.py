@@ -92,7 +92,7 @@ class Access:
 
     def _refused(self, request: web.Request, status: int, why: str) -> web.HTTPException:
         self._metrics.refused_requests.labels(str(status)).inc()
-        self._complaints.say("a request was refused", "http", request.remote or "", why)
+        self._complaints.say("a request was refused", "http", request.remote or "", why, kind=why)
         return refused(status, why)
 
     def _read(self) -> list[Token] | None:

@@ -27,16 +27,19 @@ class Complaints:
     """Says what is wrong with what is sent, without a line for each time."""
 
     def __init__(self) -> None:
-        self._said: dict[tuple[str, str, str], _Said] = {}
+        self._said: dict[tuple[str, ...], _Said] = {}
         #: When the present minute began, the lines that it has, and what was left out in it.
         self._minute, self._lines, self._left_out = 0.0, 0, 0
 
-    def say(self, event: str, transport: str, peer: str, reason: str, times: int = 1) -> None:
-        """Log a warning, unless one of the same event, transport and peer was logged less than a minute ago.
+    def say(
+        self, event: str, transport: str, peer: str, reason: str, times: int = 1, *, listener: str = "", kind: str = ""
+    ) -> None:
+        """Log a warning, unless one of the same event, transport, peer, listener and kind was less than a minute ago.
 
-        The line has the newest reason, and how many times it happened since the line before.
+        The line has the newest reason, and how many times it happened since the line before. Reasons that shall not
+        stand for one another are each of a `kind`.
         """
-        key, now = (event, transport, peer), time.monotonic()
+        key, now = (event, transport, peer, listener, kind), time.monotonic()
         before = self._said.pop(key, None)
         if before and now - before.when < PAUSE:
             self._said[key] = before._replace(more=before.more + times)
@@ -48,7 +51,7 @@ class Complaints:
         if not self._room(now):
             self._left_out += times
             return
-        whose = {"peer": peer} if peer else {}
+        whose = {name: value for name, value in (("listener", listener), ("peer", peer)) if value}
         log.warning(event, transport=transport, **whose, times=times, reason=reason[:_LONGEST])
 
     def _room(self, now: float) -> bool:

@@ -174,9 +174,7 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
                     stack.push_async_callback(trace(settings.otel_endpoint, app, engine, flusher))
                 canary = _canary(settings, engine, metrics)
                 app[GUARD] = canary.let_in(access.admit) if canary else access.admit
-                listening = await listen(
-                    listeners, settings, Inherited.of(), tls.context if tls else None, intake, metrics, app
-                )
+                listening = await listen(listeners, settings, Inherited.of(), tls, intake, metrics, app)
                 if canary:
                     listeners.callback(group.create_task(canary.run(listening), name="canary").cancel)
                 _calm_collector()
@@ -190,9 +188,9 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
     log.info("stopped")
 
 
-def _handshake_failed(metrics: Metrics, complaints: Complaints, reason: str) -> None:
+def _handshake_failed(metrics: Metrics, complaints: Complaints, listener: str, reason: str) -> None:
     metrics.handshake_failures.inc()
-    complaints.say("a TLS handshake failed", "tls", "", reason)
+    complaints.say("a TLS handshake failed", "tls", "", reason, listener=listener, kind=reason)
 
 
 def _canary(settings: Settings, engine: Engine, metrics: Metrics) -> Canary | None:

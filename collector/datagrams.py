@@ -13,6 +13,7 @@ from logagg.collector.intake import Intake
 from logagg.collector.networks import EVERYBODY, Networks
 from logagg.collector.receiver import Receiver
 from logagg.collector.sockets import Place, naming
+from logagg.collector.turned_away import STRANGER, stranger
 from logagg.collector.units import Address
 from logagg.protocols.record import Decoded, Decoder, Origin
 
@@ -59,6 +60,7 @@ class DatagramListener:
         self._environment = environment
         self._networks = networks
         self._complaints = Complaints()
+        self._listener = ""
         self._socket: socket.socket | None = None
         self._receiver: Receiver | None = None
         self._next: asyncio.TimerHandle | None = None
@@ -66,6 +68,7 @@ class DatagramListener:
 
     async def start(self, place: Place) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
+        self._listener = place.setting
         with naming(place):
             self._socket = sock = place.handed or await bound(place.address)
         self._ask_for_buffer(sock, place)
@@ -138,7 +141,8 @@ class DatagramListener:
     def _lets_in(self, peer: str, count: int, size: int) -> bool:
         """Tell whether datagrams of this sender are taken; else count and say that they are not."""
         if not self._networks.allows(peer):
-            self._complaints.say("a sender is not in the networks of `allow`", self._transport, peer, "allow", count)
+            why = stranger(peer, self._listener)
+            self._complaints.say(STRANGER, self._transport, peer, why, count, listener=self._listener)
             reason = "allow"
         elif self._intake.limits.wait(peer):
             self._intake.limits.over(peer, self._transport)

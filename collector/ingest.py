@@ -10,7 +10,6 @@ import polars as pl
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from logagg.collector.access import within
 from logagg.collector.intake import Intake
 from logagg.collector.limits import source_of
 from logagg.protocols import jsontext
@@ -88,7 +87,7 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
         raws = chain([request.get(RAW)], repeat(None))
         records = [from_object(log.as_object(), came, raw) for log, raw in zip(logs, raws, strict=False)]
         size = sum(len(record.message) + len(record.attributes or "") for record in records)
-        decoded = within(Decoded(records, []), grant_of(request))
+        decoded = intake.within(Decoded(records, []), grant_of(request), request.remote or "")
         await intake.store(TRANSPORT, decoded, size, idempotency_key(request), source=source_of(request))
 
     async def ingest(request: web.Request, _: None, __: None) -> web.Response:
@@ -103,7 +102,7 @@ def ingest_routes(intake: Intake, environment: str | None) -> Sequence[Route[Any
             return tagged(decoded, tag) if tag else decoded, len(body)
 
         decoded, size = await request.app[BODIES].decode(request, take)
-        decoded = within(decoded, grant_of(request))
+        decoded = intake.within(decoded, grant_of(request), request.remote or "")
         await intake.store(TRANSPORT, decoded, size, idempotency_key(request), source=source_of(request))
         return reply({"accepted": len(decoded.records), "quarantined": len(decoded.rejects)})
 

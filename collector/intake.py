@@ -5,6 +5,9 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from aiohttp import web
+
+from logagg.collector.access import within
 from logagg.collector.buffer import Chunk, RingBuffer
 from logagg.collector.complaints import Complaints
 from logagg.collector.limits import Limits
@@ -12,6 +15,7 @@ from logagg.collector.metrics import Metrics
 from logagg.protocols.columns import Columnar
 from logagg.protocols.record import Decoded
 from logagg.protocols.redaction import Redactor
+from logagg.query.grants import Grant
 from logagg.sinks.errors import StoreUnavailable
 
 #: Records of one call that are redacted beside the loop, which answers others meanwhile.
@@ -46,6 +50,15 @@ class Intake:
         self._complaints = Complaints()
         #: Seconds that a sender waits for COMMIT.
         self.ack_timeout = ack_timeout
+
+    def within(self, decoded: Decoded | Columnar, grant: Grant, peer: str) -> Decoded | Columnar:
+        """Return what a sender may write, as `access.within` does; one that may not is counted and said."""
+        try:
+            return within(decoded, grant)
+        except web.HTTPForbidden as error:
+            self._metrics.refused_requests.labels(str(error.status)).inc()
+            self._complaints.say("a request was refused", "http", peer, error.reason, kind=grant.name)
+            raise
 
     def take(self, chunks: deque[Chunk]) -> None:
         """Take the first ones out, as long as there is room: for streams without an ack.

@@ -27,7 +27,6 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from logagg.collector.access import within
 from logagg.collector.intake import Intake, Overloaded
 from logagg.collector.limits import source_of
 from logagg.protocols.journald import Batch, JournalDecoder, key_of
@@ -211,7 +210,8 @@ class _Upload:
     async def _store(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
             left = await self._left(batch)
-            decoded, whole = within(left.decoded, self._grant), batch.decoded
+            decoded = self._uploads.intake.within(left.decoded, self._grant, self._peer)
+            whole = batch.decoded
             count = len(decoded.records) + len(decoded.rejects)
             repeated = len(whole.records) + len(whole.rejects) - count
             self._uploads.intake.repeated(TRANSPORT, repeated, batch.size - left.size)

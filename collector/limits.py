@@ -14,6 +14,7 @@ from aiohttp import web
 from logagg.collector.complaints import Complaints
 from logagg.collector.metrics import Metrics
 from logagg.collector.networks import Networks
+from logagg.collector.turned_away import STRANGER, stranger
 from logagg.query.grants import Grant, Guard, grant_of, refused
 
 #: Sources that are remembered; beyond it the one that was quiet for longest begins anew.
@@ -94,8 +95,9 @@ def guarding(admit: Guard, networks: Networks, limits: Limits, metrics: Metrics)
         peer = request.remote or ""
         if not networks.allows(peer):
             metrics.refused_requests.labels("403").inc()
-            complaints.say("a sender is not in the networks of `allow`", "http", peer, "http_listen")
-            raise refused(403, f"{peer} is not in the networks that may reach http_listen")
+            why = stranger(peer, "http_listen")
+            complaints.say(STRANGER, "http", peer, why, listener="http_listen")
+            raise refused(403, why)
         grant = admit(request, scope)
         source = f"token {grant.name}" if grant.name else peer
         if scope == "ingest" and (seconds := limits.wait(source)):

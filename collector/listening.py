@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -21,6 +20,7 @@ from logagg.collector.networks import Networks, is_loopback
 from logagg.collector.settings import Settings
 from logagg.collector.sockets import Inherited, Place
 from logagg.collector.streams import StreamListener
+from logagg.collector.tls import Tls
 from logagg.collector.units import Address
 from logagg.collector.web import HttpListener
 from logagg.query.grants import GUARD
@@ -37,7 +37,7 @@ async def listen(
     stack: AsyncExitStack,
     settings: Settings,
     inherited: Inherited,
-    tls: ssl.SSLContext | None,
+    tls: Tls | None,
     intake: Intake,
     metrics: Metrics,
     app: web.Application,
@@ -55,7 +55,8 @@ async def listen(
         for setting, protocol in protocols.items():
             if address := getattr(settings, setting):
                 place = inherited.place(setting, address, kind)
-                found.append((place._replace(tls=tls if setting in settings.over_tls else None), protocol))
+                context = tls.context(setting) if tls and setting in settings.over_tls else None
+                found.append((place._replace(tls=context), protocol))
         return found
 
     streams = wanted(wiring.streams(settings), socket.SOCK_STREAM)

@@ -10,7 +10,6 @@ from typing import Any
 
 from aiohttp import web
 
-from logagg.collector.access import within
 from logagg.collector.ingest import idempotency_key
 from logagg.collector.intake import Intake
 from logagg.collector.limits import source_of
@@ -110,7 +109,7 @@ class _Push:
             return self._protocol.take(_asked(request, headers, body), origin), len(body)
 
         taken, size = await request.app[BODIES].decode(request, take)
-        decoded = within(taken.decoded, grant_of(request))
+        decoded = self._intake.within(taken.decoded, grant_of(request), request.remote or "")
         key = idempotency_key(request)
         await self._intake.store(transport, decoded, size, key, source=source_of(request))
         return taken.answer

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import structlog
 
-from logagg.collector.complaints import Complaints
 from logagg.collector.intake import Intake
 from logagg.collector.metrics import Metrics
 from logagg.collector.networks import EVERYBODY, Networks
 from logagg.collector.sockets import Place, bound, serve
+from logagg.collector.turned_away import CloseAtOnce, TurnedAway, address_of
 from logagg.collector.units import Address
 from logagg.protocols.record import Origin
 from logagg.protocols.session import Session, Turn
@@ -53,14 +53,6 @@ class StreamProtocol:
     expires: bool = False
 
 
-class CloseAtOnce(asyncio.Protocol):
-    """What a connection gets that is one too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Close it."""
-        transport.close()
-
-
 class StreamListener:
     """Listens on one address. A bad frame is counted and never ends the connection."""
 
@@ -93,11 +85,11 @@ class StreamListener:
         self._networks = networks
         self._most_of_address = most_of_address
         self._of_address: Counter[str] = Counter()
-        self._refused = metrics.connections_refused
-        self._complaints = Complaints()
+        self._turned_away = TurnedAway(metrics, protocol.transport)
 
     async def start(self, place: Place) -> Address:
         """Listen; return the address, with the port that the kernel chose for port 0."""
+        self._turned_away.listener = place.setting
         self._server = await serve(self._accept, place)
         self._expire()
         return bound(self._server, place)
@@ -130,19 +122,16 @@ class StreamListener:
     def _accept(self) -> asyncio.BaseProtocol:
         if len(self._open) < self._max_connections:
             return _Connection(self)
-        self._refused.labels(self.protocol.transport, "max_connections").inc()
-        return CloseAtOnce()
+        return CloseAtOnce(lambda peer: self._turned_away.too_many(peer, self._max_connections))
 
     def lets_in(self, peer: str) -> bool:
         """Tell whether a sender of this address may connect, and send; else count and say that it may not."""
         if not self._networks.allows(peer):
-            reason, event = "allow", "a sender is not in the networks of `allow`"
+            self._turned_away.stranger(peer)
         elif self._most_of_address and self._of_address[peer] >= self._most_of_address:
-            reason, event = "max_connections_per_address", "a sender has too many connections"
+            self._turned_away.of_address(peer, self._most_of_address)
         else:
             return True
-        self._refused.labels(self.protocol.transport, reason).inc()
-        self._complaints.say(event, self.protocol.transport, peer, reason)
         return False
 
     def opened(self, connection: "_Connection") -> None:
@@ -208,8 +197,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        name = transport.get_extra_info("peername")
-        self.peer = str(name[0]) if name else ""
+        self.peer = address_of(transport)
         if not self._listener.lets_in(self.peer):
             self._transport.set_protocol(CloseAtOnce())
             self._transport.close()

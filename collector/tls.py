@@ -3,10 +3,25 @@
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 log = structlog.get_logger("daemon")
+
+_NOT_OURS: Final = "the sender does not take tls_certificate"
+#: What OpenSSL says, for who reads the log. What begins with TLSV1_ALERT or SSLV3_ALERT the sender has said.
+_WORDS: Final = {
+    "TLSV1_ALERT_UNKNOWN_CA": f"{_NOT_OURS}: it does not know the authority that signed it",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": f"{_NOT_OURS}: it has expired",
+    "SSLV3_ALERT_BAD_CERTIFICATE": f"{_NOT_OURS}: it may be of another name",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _NOT_OURS,
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the sender shows no certificate, and tls_client_ca asks for one",
+    "WRONG_VERSION_NUMBER": "what the sender sends is not TLS",
+    "HTTP_REQUEST": "the sender sends HTTP, without TLS",
+    "UNSUPPORTED_PROTOCOL": "the sender speaks only versions of TLS that are too old",
+    "NO_SHARED_CIPHER": "the sender knows none of the ciphers that are good enough",
+}
 
 
 class TlsError(ValueError):
@@ -20,13 +35,20 @@ class Tls:
         """Read the files; with `client_ca` senders have to show a certificate that it signed. Raises TlsError."""
         self._files = certificate, key
         self._client_ca = client_ca
-        #: Told why a handshake failed; the event loop itself closes the connection without a word.
-        self.failed: Callable[[str], None] = lambda _: None
-        self.context = self._made()
+        #: Told of which listener a handshake failed, and why. The event loop itself closes the connection without a
+        #: word, and does not say whose it was.
+        self.failed: Callable[[str, str], None] = lambda _, __: None
+        self._contexts: list[ssl.SSLContext] = []
+        self._made("")
 
-    def _made(self) -> ssl.SSLContext:
+    def context(self, listener: str) -> ssl.SSLContext:
+        """Return what encrypts the connections of a listener. Raises TlsError."""
+        self._contexts.append(self._made(listener))
+        return self._contexts[-1]
+
+    def _made(self, listener: str) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.sslobject_class = _telling(lambda reason: self.failed(reason))
+        context.sslobject_class = _telling(lambda reason: self.failed(listener, reason))
         _read(context, *self._files)
         if self._client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
@@ -39,8 +61,9 @@ class Tls:
     def reload(self) -> None:
         """Read the certificate and its key again: new connections get it. One that is wrong is said, and not taken."""
         try:
-            self._made()  # a file that cannot be read, or a key that does not fit, must not touch what works
-            _read(self.context, *self._files)
+            self._made("")  # a file that cannot be read, or a key that does not fit, must not touch what works
+            for context in self._contexts:
+                _read(context, *self._files)
         except TlsError as error:
             log.error("the certificate is not taken; the old one stays", reason=str(error))
         else:
@@ -57,10 +80,18 @@ def _telling(failed: Callable[[str], None]) -> type[ssl.SSLObject]:
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise
             except ssl.SSLError as error:
-                failed(getattr(error, "verify_message", "") or error.reason or str(error))
+                failed(_worded(error))
                 raise
 
     return Connection
+
+
+def _worded(error: ssl.SSLError) -> str:
+    """Return why a handshake failed, with the name that OpenSSL has for it."""
+    name = error.reason or str(error)
+    if fault := getattr(error, "verify_message", ""):
+        return f"the certificate of the sender is not taken: {fault} ({name})"
+    return f"{_WORDS[name]} ({name})" if name in _WORDS else name
 
 
 def tls_of(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:

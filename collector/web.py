@@ -3,11 +3,10 @@
 import asyncio
 
 from aiohttp import web
-from prometheus_client import Counter
 
 from logagg.collector.metrics import Metrics
 from logagg.collector.sockets import Place, bound, serve
-from logagg.collector.streams import CloseAtOnce
+from logagg.collector.turned_away import CloseAtOnce, TurnedAway, address_of
 from logagg.collector.units import Address
 
 #: Bytes of the first line of a request, in which a query stands.
@@ -19,26 +18,21 @@ _PATIENCE = 5.0
 class OneOfAddress(asyncio.Protocol):
     """What a connection gets until its address is known: it is served unless there are too many of that address."""
 
-    def __init__(self, handler: web.Server, most: int, refused: Counter) -> None:
+    def __init__(self, handler: web.Server, most: int, turned_away: TurnedAway) -> None:
         self._handler = handler
         self._most = most
-        self._refused = refused
+        self._turned_away = turned_away
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hand it on, or close it."""
-        peer = _host(transport)
-        if sum(_host(other.transport) == peer for other in self._handler.connections) >= self._most:
-            self._refused.labels("http", "max_connections_per_address").inc()
+        peer = address_of(transport)
+        if sum(address_of(other.transport) == peer for other in self._handler.connections) >= self._most:
+            self._turned_away.of_address(peer, self._most)
             transport.close()
             return
         served = self._handler()
         transport.set_protocol(served)
         served.connection_made(transport)
-
-
-def _host(transport: asyncio.BaseTransport | None) -> str | None:
-    name = transport.get_extra_info("peername") if transport else None
-    return name[0] if name else None
 
 
 class HttpListener:
@@ -63,14 +57,14 @@ class HttpListener:
         assert handler is not None  # noqa: S101  # it is there once the runner is set up
         most_of_address = self._most_of_address
         connections = self._metrics.connections.labels("http")
-        refused = self._metrics.connections_refused
+        turned_away = TurnedAway(self._metrics, "http")
+        turned_away.listener = place.setting
         connections.set_function(lambda: len(handler.connections))
 
         def connected() -> asyncio.BaseProtocol:
             if len(handler.connections) < self._max_connections:
-                return OneOfAddress(handler, most_of_address, refused) if most_of_address else handler()
-            refused.labels("http", "max_connections").inc()
-            return CloseAtOnce()
+                return OneOfAddress(handler, most_of_address, turned_away) if most_of_address else handler()
+            return CloseAtOnce(lambda peer: turned_away.too_many(peer, self._max_connections))
 
         self._server = await serve(connected, place)
         return bound(self._server, place)

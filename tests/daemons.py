@@ -1,7 +1,7 @@
 """A daemon for a test: the whole of it, in the loop of the test, on a database of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from logagg.collector.config import load_settings
 from logagg.collector.daemon import run
@@ -51,6 +52,17 @@ class RunningDaemon:
             assert answer.status == 200, await answer.text()
             records: list[dict[str, Any]] = await answer.json()
             return records
+
+
+#: What the daemon logs: a mapping a line.
+Lines = Sequence[Mapping[str, Any]]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """What is logged during the test."""
+    with capture_logs() as lines:
+        yield lines
 
 
 Starter = Callable[..., Awaitable[RunningDaemon]]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from logagg.tests.daemons import RunningDaemon, Starter
+    from logagg.tests.daemons import Lines, RunningDaemon, Starter
 
 #: Routes that anybody may ask, any token may, and what the others are for.
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
@@ -130,6 +130,30 @@ async def test_a_refusal_says_why_and_how_in_the_form_of_its_protocol(
         assert (await answer.json())["error"]["type"] == "security_exception"
         assert "WWW-Authenticate" in answer.headers
     assert await daemon_metric(daemon, made["admin"], 'logagg_requests_refused_total{status="401"}') >= 3
+
+
+async def test_each_kind_of_refusal_is_a_line_of_its_own(
+    lines: Lines, secrets: tuple[RunningDaemon, dict[str, str]]
+) -> None:
+    daemon, made = secrets
+    before = await daemon_metric(daemon, made["admin"], 'logagg_requests_refused_total{status="403"}')
+    for _ in range(2):
+        assert await asked(daemon, "GET", "/logs", "logagg_wrong") == 401
+        assert await asked(daemon, "GET", "/logs", made["ingest"]) == 403
+        assert await asked(daemon, "GET", "/metrics", made["query"]) == 403
+        for path in ("/ingest", "/gelf"):
+            body = b'{"service":"db","message":"m","short_message":"m","_service":"db"}'
+            assert await asked(daemon, "POST", path, made["shop"], data=body) == 403, path
+    assert await daemon_metric(daemon, made["admin"], 'logagg_requests_refused_total{status="403"}') == before + 8
+    told = [line for line in lines if line["event"] == "a request was refused"]
+    assert all(line["peer"] == "127.0.0.1" for line in told)
+    assert {line["reason"] for line in told} == {
+        "a token is needed; see `logagg token create`",
+        "the token is not known, or was revoked",
+        "token 'ingest' is for ingest, and this is for query",
+        "token 'query' is for query, and this is for admin",
+        "token 'shop' is for service shop, and a record has service 'db'",
+    }
 
 
 async def daemon_metric(daemon: RunningDaemon, secret: str, name: str) -> float:

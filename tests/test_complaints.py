@@ -18,16 +18,21 @@ def test_the_first_is_said_at_once_and_the_others_once_a_minute(monkeypatch: pyt
             said.say("put in quarantine", "tcp", "192.0.2.1", f"bad line {number}", 2)
         said.say("put in quarantine", "tcp", "192.0.2.2", "another sender")
         said.say("put in quarantine", "relp", "192.0.2.1", "another transport")
+        said.say("put in quarantine", "tcp", "192.0.2.1", "of another kind", kind="other")
+        said.say("put in quarantine", "tcp", "192.0.2.1", "another listener", listener="tcp_listen")
         now += complaints.PAUSE
         said.say("put in quarantine", "tcp", "192.0.2.1", "x" * 10_000)
     assert [(line["transport"], line["peer"], line["times"]) for line in lines] == [
         ("tcp", "192.0.2.1", 2),
         ("tcp", "192.0.2.2", 1),
         ("relp", "192.0.2.1", 1),
+        ("tcp", "192.0.2.1", 1),
+        ("tcp", "192.0.2.1", 1),
         ("tcp", "192.0.2.1", 9),
     ]
+    assert [line.get("listener") for line in lines] == [*[None] * 4, "tcp_listen", None]
     assert lines[0]["reason"] == "bad line 0"
-    assert len(lines[3]["reason"]) < 1000
+    assert len(lines[-1]["reason"]) < 1000
 
 
 def test_many_senders_are_not_many_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import cramjam
 import pytest
 
 if TYPE_CHECKING:
-    from logagg.tests.daemons import RunningDaemon, Starter
+    from logagg.tests.daemons import Lines, RunningDaemon, Starter
 
 SEED_1 = {"timestamp": "2026-10-11T22:14:15Z", "level": "ERROR", "message": "payment failed", "service": "pay"}
 SEED_2 = {"level": "CRITICAL", "message": "card refused", "source": "gateway"}
@@ -198,12 +198,15 @@ async def test_a_body_that_never_ends_is_given_up(start_daemon: Starter) -> None
     await writer.wait_closed()
 
 
-async def test_http_connections_beyond_the_limit_are_closed_and_counted(start_daemon: Starter) -> None:
+async def test_http_connections_beyond_the_limit_are_closed_counted_and_said(
+    start_daemon: Starter, lines: Lines
+) -> None:
     daemon = await start_daemon(max_connections=5)
     silent = [await asyncio.open_connection(*daemon.listening["http_listen"]) for _ in range(7)]
     ended = [asyncio.create_task(reader.read()) for reader, _ in silent]
     while sum(task.done() for task in ended) < 2:
         await asyncio.sleep(0.01)
+    assert "http_listen has 5 connections open, and max_connections is 5" in {line.get("reason") for line in lines}
     for _, writer in silent:
         writer.close()
     await asyncio.gather(*ended)

@@ -21,7 +21,7 @@ from logagg.collector.units import Address
 from logagg.collector.wiring import json_lines
 
 if TYPE_CHECKING:
-    from logagg.tests.daemons import RunningDaemon, Starter
+    from logagg.tests.daemons import Lines, RunningDaemon, Starter
 
 GOOD = b'{"message": "good neighbour"}\n'
 
@@ -171,13 +171,17 @@ async def test_2000_silent_connections_keep_nobody_out(daemon: RunningDaemon) ->
         writer.close()
 
 
-async def test_connections_beyond_the_limit_are_closed_and_counted(start_daemon: Starter) -> None:
+async def test_connections_beyond_the_limit_are_closed_counted_and_said(start_daemon: Starter, lines: Lines) -> None:
     daemon = await start_daemon(max_connections=1)
     _, writer = await asyncio.open_connection(*daemon.listening["tcp_listen"])
     while not await daemon.metric("logagg_connections", transport="tcp"):
         await asyncio.sleep(0.01)
-    await daemon.tcp("tcp_listen", b"")
-    assert await daemon.metric("logagg_connections_refused_total", transport="tcp") == 1
+    for count in (1, 2):
+        await daemon.tcp("tcp_listen", b"")
+        assert await daemon.metric("logagg_connections_refused_total", transport="tcp") == count
+    [told] = [line for line in lines if "too many" in line["event"]]
+    assert (told["listener"], told["peer"], told["times"]) == ("tcp_listen", "127.0.0.1", 1)
+    assert told["reason"] == "tcp_listen has 1 connections open, and max_connections is 1"
     writer.write(GOOD)
     writer.close()
     await writer.wait_closed()

@@ -18,7 +18,7 @@ from logagg.collector.settings import Settings, SettingsError
 if TYPE_CHECKING:
     import asyncpg
 
-    from logagg.tests.daemons import RunningDaemon, Starter
+    from logagg.tests.daemons import Lines, RunningDaemon, Starter
     from logagg.tests.processes import process
 else:
     from processes import process
@@ -86,6 +86,11 @@ async def said(daemon: RunningDaemon, setting: str, source: str, data: bytes) ->
         writer.close()
 
 
+def logged(lines: Lines, event: str) -> Lines:
+    """Return the lines about something."""
+    return [line for line in lines if line["event"] == event]
+
+
 async def until(daemon: RunningDaemon, value: float, name: str, **labels: str) -> None:
     async with asyncio.timeout(20):
         while await daemon.metric(name, **labels) != value:
@@ -93,7 +98,7 @@ async def until(daemon: RunningDaemon, value: float, name: str, **labels: str) -
 
 
 async def test_senders_of_other_networks_are_refused(
-    start_daemon: Starter, capfd: pytest.CaptureFixture[str], sql: asyncpg.Connection
+    start_daemon: Starter, lines: Lines, sql: asyncpg.Connection
 ) -> None:
     daemon = await start_daemon(allow="*=127.0.0.1", http_body_timeout="5s")
     for source in ("127.0.0.1", "127.0.0.2"):
@@ -126,9 +131,15 @@ async def test_senders_of_other_networks_are_refused(
     assert await said(daemon, "relp_listen", "127.0.0.2", b"1 open 0\n") is None
     assert len(await daemon.logs()) == 7
     assert await sql.fetchval("select count(*) from logs") == 7
-    told = [line for line in capfd.readouterr().out.splitlines() if "a sender is not in the networks" in line]
-    assert len(told) == len({"tcp", "syslog-tcp", "gelf-tcp", "syslog-udp", "http", "relp"})
-    assert all("127.0.0.2" in line for line in told)
+    told = logged(lines, "a sender is not in the networks of `allow`")
+    listeners = {
+        *("tcp_listen", "syslog_tcp_listen", "gelf_tcp_listen"),
+        *("syslog_udp_listen", "http_listen", "relp_listen"),
+    }
+    assert {(line["listener"], line["peer"], line["reason"]) for line in told} == {
+        (listener, "127.0.0.2", f"127.0.0.2 is not in the networks that may reach {listener}") for listener in listeners
+    }
+    assert len(told) == len(listeners)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
@@ -143,7 +154,7 @@ async def test_ipv4_that_comes_as_ipv6(start_daemon: Starter) -> None:
     assert len(await daemon.logs()) == 1
 
 
-async def test_connections_of_one_address(start_daemon: Starter) -> None:
+async def test_connections_of_one_address(start_daemon: Starter, lines: Lines) -> None:
     daemon = await start_daemon(max_connections_per_address=2)
     for setting, transport in (("tcp_listen", "tcp"), ("http_listen", "http")):
         before = await daemon.metric("logagg_connections", transport=transport)  # ours, to ask
@@ -163,6 +174,12 @@ async def test_connections_of_one_address(start_daemon: Starter) -> None:
         _, writer = await asyncio.open_connection(*daemon.listening[setting], local_addr=("127.0.0.3", 0))
         await until(daemon, before + 1, "logagg_connections", transport=transport)
         writer.close()
+    told = logged(lines, "a sender has too many connections")
+    reason = "127.0.0.3 has 2 connections open, and max_connections_per_address is 2"
+    assert [(line["listener"], line["peer"], line["times"], line["reason"]) for line in told] == [
+        ("tcp_listen", "127.0.0.3", 1, reason),
+        ("http_listen", "127.0.0.3", 1, reason),
+    ]
 
 
 # --- In the open -----------------------------------------------------------------------------------------------------
