@@ -311,6 +311,8 @@ async def _maintain(store: Store, reloading: Reloading, metrics: Metrics, connec
     await connected.wait()
     async with asyncio.TaskGroup() as group:
         group.create_task(_rounds(lambda: _maintenance(store, reloading.settings), metrics), name="upkeep")
+        if store.replica:
+            group.create_task(store.replica.watch(MAINTENANCE_PERIOD), name="replica")
         if reloading.settings.rows_gin:
             group.create_task(_rounds(store.index_rows, metrics), name="indexes")
 

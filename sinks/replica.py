@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import asyncpg
 import structlog
@@ -55,6 +56,15 @@ class Replica:
         if self.trouble:
             self.trouble = None
             log.info("the read replica answers again")
+
+    async def watch(self, period: float) -> NoReturn:
+        """Ask every so many seconds, so that `trouble` says how it is while nobody asks anything else."""
+        while True:
+            self._until = 0.0
+            with contextlib.suppress(StoreUnavailable):
+                async with self.reader() as con:
+                    await con.fetchval("select 1")
+            await asyncio.sleep(period)
 
     async def _connected(self) -> asyncpg.Pool:
         if self._pool is None:

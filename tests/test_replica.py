@@ -1,5 +1,8 @@
 """Questions that read from a streaming replica, as it should be, behind, away, and the wrong one."""
 
+from __future__ import annotations
+
+import asyncio
 import contextlib
 import os
 import shutil
@@ -7,13 +10,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-import asyncpg
 import pytest
 
 from logagg.query.answers import Filter
@@ -23,7 +24,12 @@ from logagg.sinks.store import Store
 from logagg.sinks.trimming import Keep
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    import asyncpg
+
     from logagg.tests.batches import DAY, connection, record
+    from logagg.tests.daemons import Starter
 else:
     from batches import DAY, connection, record
 
@@ -195,6 +201,26 @@ async def test_without_the_replica_the_primary_answers(asked: Asked, standby: St
     assert asked.store.replica.trouble is None
 
 
+async def test_it_is_known_how_it_is_while_nobody_asks(asked: Asked, standby: Standby, sql: asyncpg.Connection) -> None:
+    await caught_up(standby, sql)
+    replica = asked.store.replica
+    assert replica
+    replica.pause = 3600
+    watching = asyncio.create_task(replica.watch(0.05))
+    standby.stop()
+    try:
+        async with asyncio.timeout(30):
+            while not replica.trouble:
+                await asyncio.sleep(0.02)
+    finally:
+        standby.start()
+    async with asyncio.timeout(30):
+        while replica.trouble:
+            await asyncio.sleep(0.02)
+    watching.cancel()
+    assert await asyncio.gather(watching, return_exceptions=True)
+
+
 async def test_another_database_is_no_replica(database_url: str, empty_database_url: str) -> None:
     """It has batches of the same numbers, with other records."""
     other = Asked(await Store.open(empty_database_url))
@@ -204,3 +230,10 @@ async def test_another_database_is_no_replica(database_url: str, empty_database_
     async with asking(database_url, empty_database_url) as asked:
         await asked.pack("shop", "till")
         assert await asked.answers() == {"shop": 300, "till": 300}
+
+
+async def test_a_daemon_says_how_it_is_before_anybody_asks(start_daemon: Starter) -> None:
+    daemon = await start_daemon(reader_database_url="postgresql://nobody@127.0.0.1:1/none")
+    async with asyncio.timeout(30):
+        while await daemon.metric("logagg_replica_up"):
+            await asyncio.sleep(0.02)
