@@ -239,9 +239,11 @@ def _context(ca_file: str | None = None, cert_file: str | None = None, key_file:
     except (OSError, ValueError) as error:
         problem = "holds no certificate" if isinstance(error, ssl.SSLError) else getattr(error, "strerror", error)
         raise Failure(f"{ca_file}: {problem}; {TRUST}") from None
-    if cert_file or key_file:
+    if key_file and not cert_file:
+        raise Failure(f"{key_file}: a key without its certificate; {PROOF}")
+    if cert_file:
         try:
-            context.load_cert_chain(cert_file or "", key_file, lambda: "")  # nobody is there to be asked for a password
+            context.load_cert_chain(cert_file, key_file, lambda: "")  # nobody is there to be asked for a password
         except (OSError, ValueError) as error:
             files = ", ".join(filter(None, (cert_file, key_file)))
             wrong = isinstance(error, ssl.SSLError)

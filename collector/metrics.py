@@ -72,7 +72,9 @@ class Metrics:
         )
         self.limited = self._counter("limited", "Times that a source was over its limit.", ("source",))
         self.refused_requests = self._counter(
-            "requests_refused", "Requests without a token that may do it.", ("status",)
+            "requests_refused",
+            "Requests without a token that may do it, or from an address not in `allow`.",
+            ("status",),
         )
         for status in ("401", "403"):
             self.refused_requests.labels(status)

@@ -193,12 +193,13 @@ class OpenBatch:
 
 def _loaded(parts: Sequence[pl.DataFrame], columns: Sequence[str], ids: Sequence[int] | None = None) -> pl.DataFrame:
     if ids is not None:
-        parts = [part.filter(wanted) for part in parts if (wanted := _among(part["id"], ids)).any()]
+        parts = [part.filter(wanted) for part in parts if (wanted := among(part["id"], ids)).any()]
     # Without `select`, which starts an engine for each part.
     return pl.concat([part[list(columns)] for part in parts]) if parts else frames.empty(columns)
 
 
-def _among(found: pl.Series, ids: Sequence[int]) -> pl.Series:
+def among(found: pl.Series, ids: Sequence[int]) -> pl.Series:
+    """Tell which of the ids that were found are among those asked for."""
     if isinstance(ids, range):
         return found.is_between(ids.start, ids.stop, closed="left")
     return found.is_in(pl.Series(ids, dtype=pl.Int64).implode())

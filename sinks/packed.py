@@ -13,7 +13,7 @@ import polars as pl
 import structlog
 
 from logagg.sinks import filters, frames, packing, words
-from logagg.sinks.batches import BatchInfo, Loaded
+from logagg.sinks.batches import BatchInfo, Loaded, among
 from logagg.sinks.cache import Cache
 from logagg.sinks.errors import BlobDamaged, StoreError, StoreUnavailable, unavailable
 
@@ -112,7 +112,7 @@ class PackedReader:
 
     async def _take(self, number: int, version: int, columns: Sequence[str], ids: Sequence[int]) -> Loaded:
         places = await self._load(number, version, ["id"])
-        wanted, groups = await asyncio.to_thread(_among, places.frame["id"], ids)
+        wanted, groups = await asyncio.to_thread(_places, places.frame["id"], ids)
         if not groups or len(groups) * packing.GROUP * 2 > len(wanted):
             loaded = await self._load(number, version, columns)
             return Loaded(await asyncio.to_thread(loaded.frame.filter, wanted), places.fetched + loaded.fetched)
@@ -223,9 +223,9 @@ class PackedReader:
         return rows
 
 
-def _among(found: pl.Series, ids: Sequence[int]) -> tuple[pl.Series, list[int]]:
+def _places(found: pl.Series, ids: Sequence[int]) -> tuple[pl.Series, list[int]]:
     """Tell which ids of a batch are among those, and the row groups in which they are."""
-    wanted = found.is_in(pl.Series(ids, dtype=pl.Int64).implode())
+    wanted = among(found, ids)
     return wanted, sorted(set((wanted.arg_true() // packing.GROUP).to_list()))
 
 

@@ -61,9 +61,13 @@ class Replica:
         """Ask every so many seconds, so that `trouble` says how it is while nobody asks anything else."""
         while True:
             self._until = 0.0
-            with contextlib.suppress(StoreUnavailable):
+            try:
                 async with self.reader() as con:
                     await con.fetchval("select 1")
+            except StoreUnavailable:
+                pass  # it is said
+            except Exception:  # nothing depends on the replica
+                log.exception("the read replica cannot be asked")
             await asyncio.sleep(period)
 
     async def _connected(self) -> asyncpg.Pool:

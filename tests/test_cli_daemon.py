@@ -256,7 +256,7 @@ async def test_who_asks_is_shown_by_a_certificate(start_daemon: Starter, tmp_pat
     assert await said("--cert-file", both) == await said("--cert-file", own, "--key-file", own_key) == (1, "")
     assert await said("--cert-file", own) == (2, f"logagg: {own}: no certificate and its key; {how}\n")
     assert await said("--cert-file", "no.pem") == (2, f"logagg: no.pem: No such file or directory; {how}\n")
-    assert await said("--key-file", own_key) == (2, f"logagg: {own_key}: No such file or directory; {how}\n")
+    assert await said("--key-file", own_key) == (2, f"logagg: {own_key}: a key without its certificate; {how}\n")
 
 
 async def test_a_refusal_by_address_is_told_as_the_daemon_tells_it(start_daemon: Starter) -> None:

@@ -132,8 +132,9 @@ async def test_a_sender_without_the_right_certificate_is_refused(
         await asyncio.to_thread(shake, daemon.listening["syslog_tls_listen"], ssl.create_default_context())
     with contextlib.suppress(OSError):
         await send(daemon, "syslog_tls_listen", b"GET / HTTP/1.1\r\n\r\n", None)
-    while await daemon.metric("logagg_tls_handshake_failures_total") < 4:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while await daemon.metric("logagg_tls_handshake_failures_total") < 4:
+            await asyncio.sleep(0.01)
     told = [line for line in lines if "handshake" in line["event"]]
     assert {line["listener"] for line in told} == {"syslog_tls_listen"}
     assert [line["reason"] for line in told] == [
