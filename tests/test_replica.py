@@ -20,6 +20,7 @@ import pytest
 from logagg.query.answers import Filter
 from logagg.query.engine import Engine
 from logagg.sinks import programs
+from logagg.sinks.replica import Replica
 from logagg.sinks.store import Store
 from logagg.sinks.trimming import Keep
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from logagg.tests.batches import DAY, connection, record
-    from logagg.tests.daemons import Starter
+    from logagg.tests.daemons import Lines, Starter
 else:
     from batches import DAY, connection, record
 
@@ -237,3 +238,15 @@ async def test_a_daemon_says_how_it_is_before_anybody_asks(start_daemon: Starter
     async with asyncio.timeout(30):
         while await daemon.metric("logagg_replica_up"):
             await asyncio.sleep(0.02)
+
+
+async def test_what_the_watch_does_not_expect_does_not_end_it(lines: Lines) -> None:
+    replica = Replica(f"postgresql://logagg@{'a' * 70}.example/logagg")  # has no form for DNS
+    watching = asyncio.create_task(replica.watch(0.01))
+    async with asyncio.timeout(30):
+        while [line["event"] for line in lines].count("the read replica cannot be asked") < 2:
+            await asyncio.sleep(0.01)
+    assert not watching.done()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await replica.close()
