@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from functools import partial
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import asyncpg
@@ -16,12 +16,24 @@ from logagg.sinks import filters, frames, packing, words
 from logagg.sinks.batches import BatchInfo, Loaded, among
 from logagg.sinks.cache import Cache
 from logagg.sinks.errors import BlobDamaged, StoreError, StoreUnavailable, unavailable
+from logagg.sinks.pieces import Pieces
 
 log = structlog.get_logger("packed")
 
 _PARTS = {"head": packing.HEAD, "body": packing.BODY}
 #: `%s` are names out of `_PARTS`. A part is null for a batch that is not packed.
 _BLOBS = "select packed_at, checksums, %s from batches where batch = $1"
+_CHECKSUMS = "select packed_at, checksums from batches where batch = $1"
+#: Starts and lengths of what is wanted of the head, and of the body. No more of them is read, for they are stored as
+#: they are, in chunks.
+_PIECES = """
+select packed_at,
+    array(select substr(head, at + 1, size) from unnest($2::int[], $3::int[]) with ordinality as a (at, size, place)
+        order by place) as head,
+    array(select substr(body, at + 1, size) from unnest($4::int[], $5::int[]) with ordinality as a (at, size, place)
+        order by place) as body
+from batches where batch = $1
+"""
 #: One row a batch, with the blocks of all words behind each other. $2 are the upper halves of the hashes: see
 #: `filters.block_of`. Neither the length of the filter nor a block of it needs the whole filter to be read.
 _BLOCKS = """
@@ -36,6 +48,8 @@ _SUMMARIES = """
 select batch, packed_at, checksums, summary from batches where batch = any($1::bigint[]) and packed_at is not null
 """
 _SUMMARY = "summary"
+#: Bytes that the pieces of a batch take in memory, about.
+_KNOWN = 3000
 #: An empty frame: there is no summary.
 _NONE = pl.DataFrame(schema=packing.SUMMARY)
 
@@ -54,6 +68,28 @@ class _Rewritten(Exception):
         self.version = version
 
 
+@dataclass(frozen=True)
+class _File:
+    """A part of a packed batch as it was fetched: the whole of it, or what some row groups need."""
+
+    parts: Sequence[bytes]
+    #: Of the whole; None for one that was compared with them already, or is older than they are.
+    checksums: bytes | None = None
+    pieces: Pieces | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes, as it came."""
+        return sum(map(len, self.parts))
+
+    def read(self, part: str, columns: Sequence[str], groups: Sequence[int] | None) -> pl.DataFrame:
+        """Decode columns of these row groups, None is all. Raises any error for what is damaged."""
+        if groups is not None and self.pieces:
+            return packing.read_groups(self.pieces.joined(groups, self.parts), columns, groups)
+        blob = packing.checked(self.parts[0], self.checksums, part)
+        return packing.read(blob, columns) if groups is None else packing.read_groups(blob, columns, groups)
+
+
 class PackedReader:
     """Reads packed batches. `cache_bytes` bounds the columns and summaries that it keeps, decoded.
 
@@ -69,6 +105,7 @@ class PackedReader:
         self._summaries: Cache[tuple[int, int], pl.DataFrame] = Cache(cache_bytes // 4)
         #: Parts as they were fetched: a record that is found in a batch is read from it in the next moment.
         self._blobs: Cache[tuple[int, int, str], bytes] = Cache(cache_bytes // 4)
+        self._pieces: Cache[tuple[int, int], dict[str, Pieces]] = Cache(cache_bytes // 16)
         #: While a batch is loaded, others that want it wait, and find it in the cache.
         self._loading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
@@ -102,7 +139,7 @@ class PackedReader:
             missing = [name for name in columns if name not in held]
             if not missing:
                 return Loaded(pl.DataFrame([held[name] for name in columns]), 0)
-            found, fetched = await self._read(number, version, missing, packing.read)
+            found, fetched = await self._read(number, version, missing)
             if found is None:
                 return Loaded(frames.empty(columns), 0)
             held |= found
@@ -116,7 +153,7 @@ class PackedReader:
         if not groups or len(groups) * packing.GROUP * 2 > len(wanted):
             loaded = await self._load(number, version, columns)
             return Loaded(await asyncio.to_thread(loaded.frame.filter, wanted), places.fetched + loaded.fetched)
-        found, fetched = await self._read(number, version, columns, partial(packing.read_groups, groups=groups))
+        found, fetched = await self._read(number, version, columns, groups)
         if found is None:
             return Loaded(frames.empty(columns), 0)
         rows = pl.concat([wanted[group * packing.GROUP : (group + 1) * packing.GROUP] for group in groups])
@@ -124,51 +161,89 @@ class PackedReader:
         return Loaded(await asyncio.to_thread(frame.filter, rows), places.fetched + fetched)
 
     async def _read(
-        self, number: int, version: int, columns: Sequence[str], read: Callable[[bytes, Sequence[str]], pl.DataFrame]
+        self, number: int, version: int, columns: Sequence[str], groups: Sequence[int] | None = None
     ) -> tuple[dict[str, pl.Series] | None, int]:
-        """Return columns of a batch as `read` takes them out of its parts, None when the batch is gone.
+        """Return columns of a batch, or of some of its row groups, None when the batch is gone.
 
         And how many bytes were fetched. Head and body are decoded in threads of their own.
         """
         wanted = {part: some for part, names in _PARTS.items() if (some := [name for name in columns if name in names])}
-        blobs = {part: blob for part in wanted if (blob := self._blobs.get((number, version, part))) is not None}
-        fresh = await self._fetched(number, version, [part for part in wanted if part not in blobs])
+        files = {
+            part: _File([blob]) for part in wanted if (blob := self._blobs.get((number, version, part))) is not None
+        }
+        missing = [part for part in wanted if part not in files]
+        fresh = await self._fetched(number, version, missing, groups)
         if fresh is None:
             return None, 0
-        checksums = fresh.pop("checksums", None)
-        parts = (
-            asyncio.to_thread(_decoded, number, part, blob, checksums if part in fresh else None, wanted[part], read)
-            for part, blob in (blobs | fresh).items()
-        )
+        files |= fresh
+        parts = (asyncio.to_thread(_decoded, number, part, files[part], wanted[part], groups) for part in wanted)
         found: dict[str, pl.Series] = {}
         for decoded in await asyncio.gather(*parts):
             found |= decoded
-        for part, blob in fresh.items():
-            self._blobs.put((number, version, part), blob, len(blob))
-        return found, sum(map(len, fresh.values()))
+        for part, file in fresh.items():
+            if file.pieces is None:
+                self._blobs.put((number, version, part), file.parts[0], file.size)
+        return found, sum(file.size for file in fresh.values())
 
-    async def _fetched(self, number: int, version: int, parts: Sequence[str]) -> dict[str, bytes] | None:
-        """Return parts of a batch and their `checksums`, as they are stored; None when the batch is gone."""
+    async def _fetched(
+        self, number: int, version: int, parts: Sequence[str], groups: Sequence[int] | None
+    ) -> "dict[str, _File] | None":
+        """Return parts of a batch as they are stored, or what these row groups need; None when the batch is gone."""
         if not parts:
             return {}
-        query = _BLOBS % ", ".join(parts)
+        if groups is not None:
+            pieces = await self._pieces_of(number, version)
+            if pieces is None:
+                return None
+            if all(pieces[part].ends for part in parts):
+                return await self._fetched_pieces(number, version, {part: pieces[part] for part in parts}, groups)
+        row = await self._row(_BLOBS % ", ".join(parts), number, version)
+        if row is None:
+            return None
+        self._know(number, version, row["checksums"])
+        return {part: _File([row[part]], checksums=row["checksums"]) for part in parts}
+
+    async def _fetched_pieces(
+        self, number: int, version: int, pieces: dict[str, Pieces], groups: Sequence[int]
+    ) -> "dict[str, _File] | None":
+        ranges = (pieces[part].needed(groups) if part in pieces else () for part in _PARTS)
+        bounds = [[bound[place] for bound in some] for some in ranges for place in (0, 1)]
+        row = await self._row(_PIECES, number, version, *bounds)
+        return None if row is None else {part: _File(row[part], pieces=some) for part, some in pieces.items()}
+
+    async def _pieces_of(self, number: int, version: int) -> dict[str, Pieces] | None:
+        if (known := self._pieces.get((number, version))) is not None:
+            return known
+        row = await self._row(_CHECKSUMS, number, version)
+        return None if row is None else self._know(number, version, row["checksums"])
+
+    def _know(self, number: int, version: int, checksums: bytes | None) -> dict[str, Pieces]:
+        pieces = packing.pieces(checksums)
+        self._pieces.put((number, version), pieces, _KNOWN)
+        return pieces
+
+    async def _row(self, query: str, number: int, version: int, *arguments: object) -> dict[str, Any] | None:
+        """Return what a query says of a packed batch; None when the batch is gone.
+
+        Raises StoreError for a batch that is not packed, and _Rewritten.
+        """
         if self._replica:
             with suppress(StoreUnavailable):
                 async with self._replica() as con:
-                    row = await con.fetchrow(query, number)
-                if row and row["packed_at"] == version and None not in [row[part] for part in parts]:
-                    return {name: value for name, value in row.items() if name != "packed_at"}
+                    row = await con.fetchrow(query, number, *arguments)
+                if row and row["packed_at"] == version:
+                    return dict(row)
         with unavailable():
             async with self._reader() as con:
-                row = await con.fetchrow(query, number)
-        if row is not None and any(row[part] is None for part in parts):
-            message = f"batch {number} is not packed"
-            raise StoreError(message)
+                row = await con.fetchrow(query, number, *arguments)
         if row is None:
             return None
         stored = dict(row)
-        if (found := stored.pop("packed_at")) != version:
-            raise _Rewritten(found)
+        if stored["packed_at"] is None or any(stored.get(part, b"") is None for part in _PARTS):
+            message = f"batch {number} is not packed"
+            raise StoreError(message)
+        if stored["packed_at"] != version:
+            raise _Rewritten(stored["packed_at"])
         return stored
 
     async def may_hold(self, batches: Sequence[BatchInfo], asked: Sequence[str]) -> dict[int, list[bool]]:
@@ -230,16 +305,11 @@ def _places(found: pl.Series, ids: Sequence[int]) -> tuple[pl.Series, list[int]]
 
 
 def _decoded(
-    number: int,
-    part: str,
-    blob: bytes,
-    checksums: bytes | None,
-    columns: Sequence[str],
-    read: Callable[[bytes, Sequence[str]], pl.DataFrame],
+    number: int, part: str, file: _File, columns: Sequence[str], groups: Sequence[int] | None
 ) -> dict[str, pl.Series]:
-    """Return columns out of a part of a batch, which is compared with its checksum, if there is one."""
+    """Return columns out of a part of a batch, or out of some of its row groups. Raises BlobDamaged."""
     try:
-        return read(packing.checked(blob, checksums, part), columns).to_dict()
+        return file.read(part, columns, groups).to_dict()
     except packing.Damaged as error:
         message = f"batch {number}: {error}"
         raise BlobDamaged(message) from error

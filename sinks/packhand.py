@@ -2,7 +2,7 @@
 
 `python -m logagg.sinks.packhand` is handed files with a frame each (see `spool`), as descriptors over the Unix socket
 that is its input, and writes what `packing.pack` makes of them, until its input ends, as it does when the daemon dies.
-The answer is the text of an error, or None and the four parts of a packed batch; each stands behind its length in eight
+The answer is the text of an error, or None and the parts of a packed batch; each stands behind its length in eight
 bytes, -1 for None.
 """
 
@@ -73,13 +73,13 @@ class PackHand:
             socket.send_fds(ours, [_FRAME], [frame.fileno()])
             if error := _received(process.stdout):
                 raise PackError(error.decode())
-            head, body, filter_, summary = (_received(process.stdout) for _ in Packed._fields)
+            head, body, words, summary, checksums = (_received(process.stdout) for _ in Packed._fields)
         except (OSError, EOFError, MemoryError, OverflowError) as error:  # the last two: a length that is none
             self.stop()
             raise _Died(f"the packing process has ended with status {process.returncode}") from error
         finally:
             watch.cancel()
-        return Packed(head or b"", body or b"", filter_ or b"", summary)
+        return Packed(head or b"", body or b"", words or b"", summary, checksums or b"")
 
     def close(self) -> None:
         """End the process, and start no other: who packs meanwhile gets a PackError."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import polars as pl
 
 from logagg.sinks import filters
+from logagg.sinks.pieces import Pieces
 
 #: The columns of `head` and of `body`.
 HEAD = (
@@ -40,6 +41,8 @@ GROUP = 1 << 13
 _WORTH = 4
 _MINUTE = 60_000_000
 _CHECKSUM = 4
+#: Behind the checksums of head, body, filter and summary.
+_PIECES = 4 * _CHECKSUM
 #: Bytes of a message, as their number has 32 bits.
 _LONGER_THAN_ANY = 1 << 32
 
@@ -56,11 +59,9 @@ class Packed(NamedTuple):
     filter: bytes
     #: Parquet; None where it would not be much smaller than the head.
     summary: bytes | None
-
-    @property
-    def checksums(self) -> bytes:
-        """CRC-32 of head, body, filter and summary (of no bytes when there is none), 4 bytes each, big-endian."""
-        return b"".join(_checksum(part or b"") for part in self)
+    #: CRC-32 of the parts before (of no bytes when there is no summary), 4 bytes each, big-endian; then the pieces of
+    #: head and of body, see `Pieces.pack`. Those packed before there were pieces have none.
+    checksums: bytes
 
 
 class Damaged(ValueError):
@@ -83,14 +84,21 @@ def _checksum(part: bytes) -> bytes:
 def pack(frame: pl.DataFrame) -> Packed:
     """Pack the records of a batch: columns of `frames.FULL`, in any order. The same records give the same bytes."""
     frame = _ordered(frame)
-    head, body = frame.select(HEAD), frame.select(BODY)
+    head = _written(frame.select(HEAD), _HEAD_LEVEL, GROUP)
+    body = _written(frame.select(BODY), _BODY_LEVEL, GROUP)
     texts = [frame["message"], *(frame[name].unique() for name in _SEARCHED)]
-    return Packed(
-        _written(head, _HEAD_LEVEL, GROUP),
-        _written(body, _BODY_LEVEL, GROUP),
-        filters.build(texts, frame["attributes"]),
-        _summary(head),
-    )
+    words = filters.build(texts, frame["attributes"])
+    summary = _summary(frame)
+    checksums = b"".join(map(_checksum, (head, body, words, summary or b"")))
+    return Packed(head, body, words, summary, checksums + Pieces.of(head).pack() + Pieces.of(body).pack())
+
+
+def pieces(checksums: bytes | None) -> dict[str, Pieces]:
+    """Return the pieces of head and body that `checksums` tells of; none for a part that can only be read whole."""
+    places = (checksums or b"")[_PIECES:]
+    head, end = Pieces.unpack(places, 0)
+    body, _ = Pieces.unpack(places, end)
+    return {"head": head, "body": body}
 
 
 def read(blob: bytes, columns: Sequence[str]) -> pl.DataFrame:
@@ -99,9 +107,10 @@ def read(blob: bytes, columns: Sequence[str]) -> pl.DataFrame:
 
 
 def read_groups(blob: bytes, columns: Sequence[str], groups: Sequence[int]) -> pl.DataFrame:
-    """Return columns of some row groups, one after the other."""
+    """Return columns of some row groups, one after the other; nothing else is read of the file but its footer."""
     scan = pl.scan_parquet(BytesIO(blob), use_statistics=False).select(columns)
-    return pl.concat(pl.collect_all([scan.slice(group * GROUP, GROUP) for group in groups]))
+    # Collected at once, they would be slices of the whole file, decoded.
+    return pl.concat([scan.slice(group * GROUP, GROUP).collect() for group in groups])
 
 
 def read_summary(data: bytes) -> pl.DataFrame:

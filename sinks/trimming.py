@@ -193,7 +193,7 @@ async def _trim(con: asyncpg.Connection, number: int, over: pl.Expr, digest: str
         if packed is None:
             status = await con.execute(_DELETE, number, version)
         else:
-            status = await con.execute(_WRITE, number, version, *packed, packed.checksums, digest, *_known(kept))
+            status = await con.execute(_WRITE, number, version, *packed, digest, *_known(kept))
         if status.endswith(" 0"):
             return 0  # somebody else was at it
         await con.execute("set local enable_seqscan = off")

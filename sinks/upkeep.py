@@ -127,7 +127,7 @@ class Upkeep:
 
 async def store_packed(con: asyncpg.Connection, number: int, packed: Packed) -> bool:
     """Write the packed form of a closed batch; False when somebody else has packed it, or it is gone."""
-    return bool(await con.execute(_STORE, number, *packed, packed.checksums) == "UPDATE 1")
+    return bool(await con.execute(_STORE, number, *packed) == "UPDATE 1")
 
 
 async def pack_from_rows(con: asyncpg.Connection, number: int) -> bool:

@@ -46,7 +46,7 @@ async def connections(database_url: str) -> AsyncIterator[Connections]:
 async def put(connections: Connections, frame: pl.DataFrame) -> int:
     packed = await asyncio.to_thread(packing.pack, frame)
     async with connections.writer() as con:
-        number: int = await con.fetchval(_INSERT, len(frame), *packed, packed.checksums)
+        number: int = await con.fetchval(_INSERT, len(frame), *packed)
     return number
 
 
@@ -95,6 +95,43 @@ async def test_records_by_id_are_those_of_the_whole_batch(connections: Connectio
     for _ in range(2):  # fetched, and out of the cache
         taken = await reader.take(info(number), COLUMNS, places)
         assert taken.frame.sort("id").equals(expected)
+
+
+@pytest.mark.parametrize("packed_before", ["with pieces", "checksums alone", "no checksums"])
+async def test_a_record_is_read_from_a_piece_of_its_batch(connections: Connections, packed_before: str) -> None:
+    """Of batches that were packed before there were pieces, or checksums, from the whole."""
+    frame = records(60_000)
+    number = await put(connections, frame)
+    if packed_before == "checksums alone":
+        await change(connections, "update batches set checksums = substr(checksums, 1, 16) where batch = $1", number)
+    if packed_before == "no checksums":
+        await change(connections, "update batches set checksums = null where batch = $1", number)
+    sizes = "select octet_length(head) + octet_length(body) from batches where batch = $1"
+    async with connections.writer() as con:
+        whole = await con.fetchval(sizes, number)
+    reader = PackedReader(connections.reader, 8 * MB)
+    await reader.load(info(number), ["id"])
+    reader._blobs = Cache(8 * MB)
+    for place in (5, 40_000, 59_999):
+        taken = await reader.take(info(number), COLUMNS, [place])
+        assert taken.frame.equals(frame.filter(pl.col("id") == place).select(COLUMNS))
+        if packed_before == "with pieces":
+            assert 0 < taken.fetched < whole / 3
+    reader._pieces = Cache(MB)
+    reader._blobs = Cache(8 * MB)
+    taken = await reader.take(info(number), COLUMNS, [7])
+    assert taken.frame.equals(frame.filter(pl.col("id") == 7).select(COLUMNS))
+
+
+async def test_damage_of_one_piece_concerns_no_other(connections: Connections) -> None:
+    number = await put(connections, records(60_000))
+    flip = "update batches set body = set_bit(body, 2000, 1 - get_bit(body, 2000)) where batch = $1"
+    await change(connections, flip, number)
+    reader = PackedReader(connections.reader, 8 * MB)
+    assert len((await reader.take(info(number), COLUMNS, [50_000])).frame) == 1
+    for _ in range(2):
+        with pytest.raises(BlobDamaged, match=f"^batch {number}: body: .* differ from their checksum"):
+            await reader.take(info(number), COLUMNS, [5])
 
 
 async def test_damage_is_found_when_a_record_is_read(connections: Connections) -> None:

@@ -57,7 +57,7 @@ async def test_it_is_packed_once(database_url: str, sql: asyncpg.Connection) -> 
     assert sorted(done) == [False, True]
     blobs = await sql.fetchrow("select head, body, filter, summary, packed_at from batches")
     assert not await pack_from_rows(sql, number)
-    assert not await store_packed(sql, number, packing.Packed(b"", b"", b"", None))
+    assert not await store_packed(sql, number, packing.Packed(b"", b"", b"", None, b""))
     assert await sql.fetchrow("select head, body, filter, summary, packed_at from batches") == blobs
     assert not await pack_from_rows(sql, 4711)
 
@@ -66,7 +66,7 @@ async def test_an_open_batch_is_not_packed(store: Store, sql: asyncpg.Connection
     await store.write([record()])
     (number,) = await unpacked(sql)
     assert not await pack_from_rows(sql, number)
-    assert not await store_packed(sql, number, packing.Packed(b"", b"", b"", None))
+    assert not await store_packed(sql, number, packing.Packed(b"", b"", b"", None, b""))
     assert await upkeep.waiting(sql, anybody=True) is None
 
 
@@ -154,7 +154,7 @@ async def test_a_daemon_killed_while_its_packed_form_is_written(database_url: st
     (number,) = await leave(database_url, [record(message=str(n)) for n in range(5)])
     killed = await asyncpg.connect(database_url)
     await killed.execute("begin")
-    assert await store_packed(killed, number, packing.Packed(b"half", b"", b"", None))
+    assert await store_packed(killed, number, packing.Packed(b"half", b"", b"", None, b""))
     killed.terminate()
     assert await unpacked(sql) == [number]
     store = await Store.open(database_url)
