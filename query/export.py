@@ -5,7 +5,6 @@ batches come first; within a batch, records stand by (timestamp, id). Batches ov
 several daemons write: order over all of it would mean to sort it.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -27,6 +26,7 @@ from logagg.query.words import may_match
 from logagg.sinks.errors import BlobDamaged
 from logagg.sinks.frames import TIME, empty
 from logagg.sinks.store import BatchInfo, Store
+from logagg.sinks.threads import read_in_thread
 
 #: Seconds after which it is asked again which batches there are: those listed may have been packed, or dropped.
 _REFRESH = 30.0
@@ -61,7 +61,7 @@ class Exporter:
                 raise QueryLimit("the export was ended")
 
         try:
-            plan = await asyncio.to_thread(plan_for, asked)
+            plan = await read_in_thread(plan_for, asked)
             async with aclosing(self._frames(plan, await self._list(plan), check)) as frames:
                 yield frames
         finally:
@@ -102,10 +102,10 @@ class Exporter:
         needed = columns_needed(node)
         if needed and not needed & BULK:  # look before loading ten times as much
             frame = (await self._store.load(batch, sorted(needed))).frame
-            if not (await asyncio.to_thread(evaluate, node, frame, check)).any():
+            if not (await read_in_thread(evaluate, node, frame, check)).any():
                 return empty(RECORD)
         frame = (await self._store.load(batch, RECORD)).frame
-        return await asyncio.to_thread(_matching, node, frame, check)
+        return await read_in_thread(_matching, node, frame, check)
 
 
 def _matching(node: Node, frame: pl.DataFrame, check: Check) -> pl.DataFrame:

@@ -21,6 +21,7 @@ from logagg.sinks.commits import Position, Watch
 from logagg.sinks.errors import BlobDamaged, StoreUnavailable
 from logagg.sinks.frames import LAST_PLACE, PLACE_BITS, empty
 from logagg.sinks.store import BatchInfo, Store
+from logagg.sinks.threads import read_in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +79,7 @@ class Piece:
     async def _match(self, plan: Plan) -> pl.DataFrame:
         if self._frame.height <= _FEW and self.size <= _SMALL:
             return matching(plan, self._frame)
-        return await asyncio.to_thread(matching, plan, self._frame)
+        return await read_in_thread(matching, plan, self._frame)
 
 
 def matching(plan: Plan, frame: pl.DataFrame) -> pl.DataFrame:
@@ -242,7 +243,7 @@ async def _matches(
         while start < within.stop:
             async with turns:
                 frame = (await store.load(batch, columns, range(start, within.stop))).frame
-                ids = (await asyncio.to_thread(matching, plan, frame))["id"].sort().head(_SOUGHT).to_list()
+                ids = (await read_in_thread(matching, plan, frame))["id"].sort().head(_SOUGHT).to_list()
             del frame
             for first in range(0, len(ids), _LOADED):
                 wanted = ids[first : first + _LOADED]

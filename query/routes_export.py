@@ -20,6 +20,7 @@ from logagg.query.http import Route
 from logagg.query.models import Filters
 from logagg.query.routes_logs import to_filter
 from logagg.sinks.store import Store
+from logagg.sinks.threads import read_in_thread
 
 #: Seconds that a client may take to read what fills its buffers.
 _STALL = 600.0
@@ -97,8 +98,8 @@ async def _document(form: Form, frames: AsyncIterator[pl.DataFrame]) -> AsyncGen
         yield begin
         begin = b""
         for part in slices(frame):
-            yield await asyncio.to_thread(form.add, part)
-    yield begin + await asyncio.to_thread(form.end)
+            yield await read_in_thread(form.add, part)
+    yield begin + await read_in_thread(form.end)
 
 
 async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:

@@ -26,6 +26,7 @@ from logagg.sinks.commits import Position
 from logagg.sinks.errors import StoreUnavailable
 from logagg.sinks.frames import LAST_PLACE, PLACE_BITS
 from logagg.sinks.store import Store
+from logagg.sinks.threads import read_in_thread
 
 #: Tails at once, and records that one may begin with.
 MOST_TAILS = 100
@@ -93,7 +94,7 @@ class Tails:
         async with asyncio.timeout(None) as scope:
             self._scopes.add(scope)
             try:
-                plan = await asyncio.to_thread(plan_for, asked)
+                plan = await read_in_thread(plan_for, asked)
                 self._run_feed()
                 tail = _Tail(self._store, self._engine, self._feed, self._turns, asked, plan)
                 async with aclosing(tail.events(at, backlog)) as events:
@@ -282,7 +283,7 @@ class _Tail:
         if chunk.frame.height:
             until = prefix(self._position, chunk.batch)
             few = chunk.frame.height <= _FEW
-            data += _events(until, chunk.frame) if few else await asyncio.to_thread(_events, until, chunk.frame)
+            data += _events(until, chunk.frame) if few else await read_in_thread(_events, until, chunk.frame)
         place = self._position.place(chunk.batch)
         if chunk.last or chunk.end > place or chunk.batch > self._position.newest:
             self._position = self._position.after(chunk.batch, max(chunk.end, place), last=chunk.last)

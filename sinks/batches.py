@@ -13,6 +13,7 @@ import polars as pl
 from logagg.sinks import frames
 from logagg.sinks.frames import FULL, LAST_PLACE, PLACE_BITS
 from logagg.sinks.spool import Spool
+from logagg.sinks.threads import read_in_thread
 
 #: More distinct services, hosts or environments than this are no use to skip a batch by: they are not kept.
 MOST_DISTINCT = 4096
@@ -181,8 +182,8 @@ class OpenBatch:
         """Return the committed records, or those with these ids, in the order in which they were committed."""
         with_id = columns if ids is None or "id" in columns else ["id", *columns]
         if self.spool:
-            return _loaded([await asyncio.to_thread(self.spool.read, with_id)], columns, ids)
-        return await asyncio.to_thread(_loaded, list(self._frames), columns, ids)
+            return _loaded([await read_in_thread(self.spool.read, with_id)], columns, ids)
+        return await read_in_thread(_loaded, list(self._frames), columns, ids)
 
     async def leave_memory(self, folder: Path | None) -> Spool:
         """Move the records, to which no more will come, into a file in `folder`. Raises what `Spool` raises."""

@@ -17,6 +17,7 @@ from logagg.sinks.batches import BatchInfo, Loaded, among
 from logagg.sinks.cache import Cache
 from logagg.sinks.errors import BlobDamaged, StoreError, StoreUnavailable, unavailable
 from logagg.sinks.pieces import Pieces
+from logagg.sinks.threads import read_in_thread
 
 log = structlog.get_logger("packed")
 
@@ -149,16 +150,16 @@ class PackedReader:
 
     async def _take(self, number: int, version: int, columns: Sequence[str], ids: Sequence[int]) -> Loaded:
         places = await self._load(number, version, ["id"])
-        wanted, groups = await asyncio.to_thread(_places, places.frame["id"], ids)
+        wanted, groups = await read_in_thread(_places, places.frame["id"], ids)
         if not groups or len(groups) * packing.GROUP * 2 > len(wanted):
             loaded = await self._load(number, version, columns)
-            return Loaded(await asyncio.to_thread(loaded.frame.filter, wanted), places.fetched + loaded.fetched)
+            return Loaded(await read_in_thread(loaded.frame.filter, wanted), places.fetched + loaded.fetched)
         found, fetched = await self._read(number, version, columns, groups)
         if found is None:
             return Loaded(frames.empty(columns), 0)
         rows = pl.concat([wanted[group * packing.GROUP : (group + 1) * packing.GROUP] for group in groups])
         frame = pl.DataFrame([found[name] for name in columns])
-        return Loaded(await asyncio.to_thread(frame.filter, rows), places.fetched + fetched)
+        return Loaded(await read_in_thread(frame.filter, rows), places.fetched + fetched)
 
     async def _read(
         self, number: int, version: int, columns: Sequence[str], groups: Sequence[int] | None = None
@@ -176,7 +177,7 @@ class PackedReader:
         if fresh is None:
             return None, 0
         files |= fresh
-        parts = (asyncio.to_thread(_decoded, number, part, files[part], wanted[part], groups) for part in wanted)
+        parts = (read_in_thread(_decoded, number, part, files[part], wanted[part], groups) for part in wanted)
         found: dict[str, pl.Series] = {}
         for decoded in await asyncio.gather(*parts):
             found |= decoded
@@ -275,7 +276,7 @@ class PackedReader:
         found = {number: frame for number, frame in held.items() if frame is not None}
         missing = [batch for batch in batches if batch.batch not in found]
         if missing:
-            decoded = await asyncio.to_thread(_decoded_summaries, await self._rows(_SUMMARIES, missing))
+            decoded = await read_in_thread(_decoded_summaries, await self._rows(_SUMMARIES, missing))
             for (number, version), frame in decoded.items():
                 self._summaries.put((number, version), frame, int(frame.estimated_size()) + 1)
                 found[number] = frame

@@ -4,7 +4,6 @@ The connections of `prepare` give times as whole microseconds since 2000, which 
 batch of rows becomes a frame in a quarter of the time.
 """
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -15,6 +14,7 @@ import polars as pl
 
 from logagg.sinks.batches import BatchInfo
 from logagg.sinks.frames import FULL, PLACE_BITS, TIME
+from logagg.sinks.threads import read_in_thread
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 #: From PostgreSQL's epoch to that of Unix, in microseconds.
@@ -114,7 +114,7 @@ async def load(
         arguments.append(ids)
         query += f" and id = any(${len(arguments)})"
     rows = await con.fetch(query, *arguments)
-    return await asyncio.to_thread(_frame, rows, columns)
+    return await read_in_thread(_frame, rows, columns)
 
 
 async def packed(con: asyncpg.Connection, batch: BatchInfo) -> bool:
