@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from logagg.cli.charts import bars
-from logagg.cli.misspelt import note_misspelt, note_no_columns
 from logagg.cli.options import Asking, examples, reading_options
 from logagg.cli.output import Csv, Form, JsonArray, JsonLines, Row, compact, local_time, table
 from logagg.cli.terminal import Failure, Screen, note
@@ -49,9 +48,6 @@ def aggregate(asking: Asking, query: Sequence[str], by: str, of: str | None, int
     params = asking.params(query) | {name: value for name, value in asked.items() if value}
     rows = rows_of(asking.client().get("/logs/aggregations", params))
     names = [name.strip() for name in by.split(",")]
-    if not rows:
-        note_misspelt(query)
-    note_no_columns({name for name in names if all(row.get(name) is None for row in rows)})
     results = ["count", *(_SPREAD if of else ())]
     columns = [*(["time"] if interval else []), *names, *results]
     if asking.output == "text":
@@ -79,8 +75,6 @@ def histogram(asking: Asking, query: Sequence[str], interval: str | None) -> Non
     answer = asking.client().get("/logs/histogram", params)
     if not isinstance(answer, dict) or not isinstance(answer.get("bins"), list):
         raise Failure("the answer to /logs/histogram has no bins; is it logagg?")
-    if not answer.get("total"):
-        note_misspelt(query)
     bins, seconds = rows_of(answer["bins"]), answer.get("interval_seconds") or 1
     if asking.output == "text":
         width = shutil.get_terminal_size().columns

@@ -126,12 +126,13 @@ class Asking(Picking, Printing):
 
 
 class _Listening(Client):
-    """A client that notes what answers say of themselves: what they cost, and what is missing from them."""
+    """A client that notes what answers say of themselves: what they cost, what is missing, why nothing was found."""
 
     def __init__(self, url: str, token: str | None, timeout: float) -> None:
         super().__init__(url, token, timeout)
         self._stats: list[str] = []
         self._missing: dict[str, None] = {}
+        self._hints: dict[str, None] = {}
 
     def _request(
         self, method: str, target: str, body: bytes | None = None, headers: Params | None = None
@@ -141,10 +142,14 @@ class _Listening(Client):
             self._stats.append(stats)
         if missing := response.getheader("X-Logagg-Incomplete"):
             self._missing[missing] = None
+        if hint := response.getheader("X-Logagg-Hint"):
+            self._hints[hint] = None
         return response, answer
 
     def tell(self) -> None:
         """Print it to stderr."""
+        for hint in self._hints:
+            note(hint)
         for missing in self._missing:
             note(f"warning: the answer is not whole: {missing}")
         for line in cost(self._stats):

@@ -9,7 +9,6 @@ import click
 
 from logagg.cli.client import Client
 from logagg.cli.context import MOST, groups
-from logagg.cli.misspelt import note_misspelt
 from logagg.cli.options import Asking, adding, examples, reading_options
 from logagg.cli.printing import OUTPUTS, record_form, template_option
 from logagg.cli.tailing import MOST_BACKLOG, print_tail
@@ -122,8 +121,6 @@ def search(
         found = client.count(params)
         with Screen(pager=False) as screen:
             screen.write(f"{found}\n")
-        if not found:
-            note_misspelt(query)
         ctx.exit(0 if found else 1)
     pages = _Pages(client, params | {"order": wanted.order}, wanted.limit)
     parts = _grouped(client, pages, wanted) if with_context else _turned(pages) if wanted.turned else iter(pages)
@@ -132,8 +129,6 @@ def search(
         for at, rows in enumerate(parts):
             screen.write((form.separator if with_context and at else "") + form.page(rows))
         screen.write(form.tail())
-    if not pages.count:
-        note_misspelt(query)
     _say(ctx, pages, wanted)
 
 

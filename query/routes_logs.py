@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from logagg.protocols.record import NOTE
+from logagg.query import misspelt
 from logagg.query.answers import Filter, Pattern, Stats
 from logagg.query.engine import Engine
 from logagg.query.grants import grant_of
@@ -126,7 +127,8 @@ class _Logs:
         found = await self._engine.search(
             to_filter(request, query), limit=query.limit, cursor=query.cursor, order=query.order
         )
-        return reply(found.records, headers=_next(request, found.cursor) | _headers(query, found.stats))
+        headers = _next(request, found.cursor) | _headers(query, found.stats)
+        return reply(found.records, headers=headers | await _hint(query.q, found.records or query.cursor))
 
     async def record(self, request: web.Request, query: Parameters, body: None) -> web.Response:
         found = await self._engine.record(_id(request))
@@ -154,13 +156,15 @@ class _Logs:
         logs = [_entry(record) for record in found.records]
         took = round((time.perf_counter() - began) * 1000, 3)
         answer = {"logs": logs, "total_count": found.total, "took_ms": took}
-        return reply(answer | _besides(asked, found.stats), headers=_headers(asked, found.stats))
+        headers = _headers(asked, found.stats) | await _hint(asked.q, found.total)
+        return reply(answer | _besides(asked, found.stats), headers=headers)
 
     async def aggregations(self, request: web.Request, query: AggregationsQuery, body: None) -> web.Response:
         found = await self._engine.aggregate(
             to_filter(request, query), query.names, query.of, interval=query.interval, limit=query.limit
         )
-        return reply(found.rows, headers=_headers(query, found.stats))
+        empty = {name for name in query.names if all(row[name] is None for row in found.rows)}
+        return reply(found.rows, headers=_headers(query, found.stats) | await _hint(query.q, found.rows, empty))
 
     async def histogram(self, request: web.Request, query: HistogramQuery, body: None) -> web.Response:
         found = await self._engine.histogram(to_filter(request, query), interval=query.interval)
@@ -177,7 +181,7 @@ class _Logs:
                 "bins": bins,
             }
             | _besides(query, found.stats),
-            headers=_headers(query, found.stats),
+            headers=_headers(query, found.stats) | await _hint(query.q, found.total),
         )
 
     async def patterns(self, request: web.Request, query: PatternsQuery, body: None) -> web.Response:
@@ -186,7 +190,8 @@ class _Logs:
         found = await self._engine.patterns(_window(request, query, end), limit=query.limit, new_since=since)
         left_out = [f"only the newest {found.messages} messages were looked at"] if found.cut else []
         answer = [_pattern(each, compared=since is not None) for each in found.patterns]
-        return reply(answer, headers=_headers(query, found.stats, left_out))
+        headers = _headers(query, found.stats, left_out) | await _hint(query.q, answer)
+        return reply(answer, headers=headers)
 
     async def members(self, request: web.Request, query: Filters, body: None) -> web.StreamResponse:
         found = await self._engine.members(to_filter(request, query))
@@ -219,8 +224,20 @@ def _headers(asked: Asked, stats: Stats, left_out: Sequence[str] = ()) -> dict[s
     """Return what the headers say of an answer: what it cost, if asked for, and what is missing from it."""
     headers = {"X-Logagg-Stats": json.dumps(stats.as_dict())} if asked.stats else {}
     if missing := [*left_out, *stats.damaged[:_NAMED]]:
-        headers["X-Logagg-Incomplete"] = json.dumps("; ".join(missing))[1:-1]
+        headers["X-Logagg-Incomplete"] = _ascii("; ".join(missing))
     return headers
+
+
+async def _hint(q: str | None, found: object, empty: Set[str] = frozenset()) -> dict[str, str]:
+    """Return the header for names that read like a column: those in a query that found nothing, those with no value."""
+    wanted = await asyncio.to_thread(misspelt.fields_of, q) if q and not found else set()
+    hint = misspelt.hint_on(empty | wanted)
+    return {"X-Logagg-Hint": _ascii(hint)} if hint else {}
+
+
+def _ascii(text: str) -> str:
+    """Return a text as a header can hold it."""
+    return json.dumps(text)[1:-1]
 
 
 def _besides(asked: Asked, stats: Stats) -> dict[str, Any]:

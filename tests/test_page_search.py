@@ -101,6 +101,19 @@ def test_fields_of_a_record_are_clicked_into_the_query(site: Site) -> None:
     expect(site.page.locator("#empty")).to_contain_text("No record matches")
 
 
+def test_what_finds_nothing_says_which_column_a_misspelt_field_may_have_meant(site: Site) -> None:
+    hint = "sevice is no column, so an attribute was looked for; did you mean service?"
+    site.send({"message": "curlew", "service": "birds"})
+    for since in ("24h", "all"):
+        site.open("curlew sevice:birds", since=since)
+        expect(site.page.locator("#empty")).to_contain_text("No record matches")
+        expect(site.page.locator("#empty")).to_contain_text(hint)
+    site.open("sevice:birds", view="patterns")
+    expect(site.page.locator("#status")).to_contain_text(hint)
+    site.open("curlew service:fish")
+    expect(site.page.locator("#empty")).to_have_text("No record matches.")
+
+
 def test_a_range_is_dragged_over_the_histogram(site: Site) -> None:
     site.send(*({"message": f"stork {n}", "timestamp": site.ago(n * 600)} for n in range(100)))
     site.open("stork")

@@ -68,7 +68,8 @@ function exact(key, value, context) {
 /** Read records, or one. */
 export const parseRecords = (text) => JSON.parse(text, exact);
 
-/** Get JSON: its `body`, the address of the `next` page or null, and a sentence on what is `missing` from it. */
+/** Get JSON: its `body`, the address of the `next` page or null, a sentence on what is `missing` from it, and a `hint` on
+ * what a query that found nothing may have meant. */
 export function ask(address, signal, parse = JSON.parse) {
   const either = AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]);
   return inWords(async () => {
@@ -81,6 +82,7 @@ export function ask(address, signal, parse = JSON.parse) {
       body,
       next: next && next.pathname + next.search, // of this host, whatever name a proxy knows it by
       missing: answer.headers.get("X-Logagg-Incomplete"),
+      hint: answer.headers.get("X-Logagg-Hint") ?? "",
     };
   });
 }

@@ -19,10 +19,10 @@ export async function load(signal, say, refused) {
     if (!query.has("start_time")) query.set("start_time", EVER);
     if ($("fresh").value) query.set("new_since", $("fresh").value);
     query.set("limit", SHOWN);
-    const { body, missing } = await ask(`/logs/patterns?${query}`, signal);
+    const { body, missing, hint } = await ask(`/logs/patterns?${query}`, signal);
     $("templates").classList.remove("stale");
     $("templates").replaceChildren(...body.map(item));
-    say(body.length ? `${count(body.length, "pattern")}.` : "No record matches in this range.");
+    say(body.length ? `${count(body.length, "pattern")}.` : `No record matches in this range. ${hint}`.trim());
     incomplete(panel, missing);
   }, refused);
 }

@@ -28,7 +28,7 @@ export async function load(signal) {
   $("results").replaceChildren();
   add(found);
   if (found.body.length) $("empty").hidden = true;
-  else await nothing(signal);
+  else await nothing(signal, found.hint);
   linked(signal);
   return found.body[0];
 }
@@ -81,7 +81,7 @@ export function start() {
 
 // ---- nothing ----
 
-async function nothing(signal) {
+async function nothing(signal, hint) {
   const q = asked("q");
   const all = filters();
   all.delete("start_time");
@@ -93,7 +93,7 @@ async function nothing(signal) {
   if (newest && !asked("since") && !isAbsolute() && untouched) go({ since: "all", record: asked("record") }, { replace: true });
   else if (newest) tell(el("p", {}, "No record in this range. The newest that matches is of ", timeNode(newest.timestamp), "."),
     button("Search all time", () => go({ since: "all", start: "", end: "" })));
-  else if (q) tell(el("p", {}, "No record matches."));
+  else if (q) tell(el("p", {}, "No record matches."), ...(hint ? [el("p", {}, hint)] : []));
   else welcome(signal);
 }
 
