@@ -68,12 +68,17 @@ def run(place: Place, action: Callable[[Any], Awaitable[T]], *, create: bool) ->
 
     import asyncpg
 
+    from logagg.sinks import schema
     from logagg.sinks.embedded import EmbeddedError
     from logagg.sinks.errors import StoreError
 
     async def act() -> T:
         async with connected(place, create=create) as connection:
-            return await action(connection)
+            try:
+                return await action(connection)
+            except asyncpg.ReadOnlySQLTransactionError:
+                await schema.refuse_standby(connection)
+                raise
 
     try:
         return asyncio.run(act())

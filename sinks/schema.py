@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from logagg.sinks.errors import StoreError
+from logagg.sinks.errors import StoreError, StoreUnavailable
 from logagg.sinks.locks import MIGRATION, locked
 
 _FILES = Path(__file__).with_name("sql")
@@ -59,12 +59,14 @@ async def applied(connection: asyncpg.Connection) -> dict[int, str]:
 async def migrate(connection: asyncpg.Connection) -> list[Migration]:
     """Bring the database to the schema of this program; return what was applied now.
 
-    Raises StoreError when the database is newer than the program, was made by other files, or its server is too old.
+    Raises StoreError when the database is newer than the program, was made by other files, or its server is too old;
+    StoreUnavailable when that is a standby.
     """
     server = await connection.fetchval("select current_setting('server_version_num')::int")
     if server < _OLDEST_SERVER:
         message = f"PostgreSQL {server // 10000} is too old, logagg needs {_OLDEST_SERVER // 10000} to 18"
         raise StoreError(message)
+    await refuse_standby(connection)
     known = migrations()
     check(known, await applied(connection))
     async with locked(connection, MIGRATION):
@@ -82,6 +84,15 @@ async def migrate(connection: asyncpg.Connection) -> list[Migration]:
                     migration.checksum,
                 )
     return missing
+
+
+async def refuse_standby(connection: asyncpg.Connection) -> None:
+    """Raise StoreUnavailable for a standby, which may become the primary."""
+    if await connection.fetchval("select pg_is_in_recovery()"):
+        raise StoreUnavailable(
+            "this PostgreSQL is a standby, which takes nothing: database_url has to be the address of the primary;"
+            " reader_database_url is the setting for a standby"
+        )
 
 
 def check(known: list[Migration], have: dict[int, str]) -> None:

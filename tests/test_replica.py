@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import pytest
+from click.testing import CliRunner
 
+from logagg.cli.main import cli
 from logagg.query.answers import Filter
 from logagg.query.engine import Engine
 from logagg.sinks import programs
+from logagg.sinks.errors import StoreUnavailable
 from logagg.sinks.replica import Replica
 from logagg.sinks.store import Store
 from logagg.sinks.trimming import Keep
@@ -231,6 +234,23 @@ async def test_another_database_is_no_replica(database_url: str, empty_database_
     async with asking(database_url, empty_database_url) as asked:
         await asked.pack("shop", "till")
         assert await asked.answers() == {"shop": 300, "till": 300}
+
+
+async def test_a_standby_is_told_from_a_primary(asked: Asked, standby: Standby, sql: asyncpg.Connection) -> None:
+    """It has the tables, and then not even these."""
+    said = "this PostgreSQL is a standby, which takes nothing: database_url has to be the address of the primary;"
+    await asked.pack("shop")
+    await caught_up(standby, sql)
+    url = standby.url(await sql.fetchval("select 'postgresql:///' || current_database()"))
+    for place in (url, standby.url("postgresql:///postgres")):
+        with pytest.raises(StoreUnavailable, match=said):
+            await Store.open(place)
+        for command in (["db", "init"], ["token", "create", "--name", "a", "--scope", "query"]):
+            done = await asyncio.to_thread(CliRunner().invoke, cli, [*command, "--database-url", place])
+            assert (done.exit_code, done.stdout) == (2, "")
+            assert done.stderr == f"logagg: {said} reader_database_url is the setting for a standby\n"
+    read = await asyncio.to_thread(CliRunner().invoke, cli, ["token", "list", "--database-url", url])
+    assert read.exit_code == 0, read.stderr
 
 
 async def test_a_daemon_says_how_it_is_before_anybody_asks(start_daemon: Starter) -> None:
