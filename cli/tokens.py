@@ -59,7 +59,9 @@ def create(
 ) -> None:
     """Make a token, and print it: only now, for what is kept is its hash.
 
-    The scopes: ingest is to send records, query to read them, admin to see metrics.
+    The scope ingest is to send records. The scope query is to read records, and the sources that sent them. The scope
+    admin is to read metrics, as `logagg doctor` does, to see and test alerts, and to forget sources; it neither sends
+    nor reads records.
 
     With --service or --environment, only such records may be sent and read; one that names none gets that of the token,
     if there is one only.
@@ -70,8 +72,9 @@ def create(
     work = partial(_create, name, scope, services, environments)
     secret, first = run(place_of(config, database_url), work, create=True)
     click.echo(secret)
+    note("daemons know the token within 2 seconds")
     if first:
-        note("from now on every request needs a token, but for /healthz and /readyz")
+        note("from then on every request needs a token, but for /healthz and /readyz")
 
 
 @token.command("list", epilog=examples("logagg token list", "logagg token list -o jsonl"))

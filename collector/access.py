@@ -79,7 +79,8 @@ class Access:
         secret = secret_of(request.headers)
         token = find(self._known or (), secret) if secret else None
         if token is None:
-            why = "the token is not known, or was revoked" if secret else "a token is needed; see `logagg token create`"
+            unknown = "the token is not known, or was revoked; a new one is known within seconds"
+            why = unknown if secret else "a token is needed; see `logagg token create`"
             raise self._refused(request, 401, why)
         if scope != ANY and scope not in token.scopes:
             why = f"token {token.name!r} is for {', '.join(token.scopes)}, and this is for {scope}"

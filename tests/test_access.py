@@ -33,6 +33,8 @@ TOKENS = {
     "shops": (["ingest", "query"], ["shop", "till"], ["live"]),
 }
 
+PERIOD = access.PERIOD
+
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +121,9 @@ async def test_a_refusal_says_why_and_how_in_the_form_of_its_protocol(
         assert (await answer.json()) == {"detail": "a token is needed; see `logagg token create`"}
         assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
     async with daemon.http.get("/logs", headers=bearer("logagg_wrong")) as answer:
-        assert (await answer.json()) == {"detail": "the token is not known, or was revoked"}
+        assert (await answer.json()) == {
+            "detail": "the token is not known, or was revoked; a new one is known within seconds"
+        }
     async with daemon.http.get("/logs", headers=bearer(made["ingest"])) as answer:
         assert (await answer.json()) == {"detail": "token 'ingest' is for ingest, and this is for query"}
     async with daemon.http.post("/services/collector", data=b"{}") as answer:
@@ -149,7 +153,7 @@ async def test_each_kind_of_refusal_is_a_line_of_its_own(
     assert all(line["peer"] == "127.0.0.1" for line in told)
     assert {line["reason"] for line in told} == {
         "a token is needed; see `logagg token create`",
-        "the token is not known, or was revoked",
+        "the token is not known, or was revoked; a new one is known within seconds",
         "token 'ingest' is for ingest, and this is for query",
         "token 'query' is for query, and this is for admin",
         "token 'shop' is for service shop, and a record has service 'db'",
@@ -349,7 +353,9 @@ def test_the_command(database_url: str) -> None:
     assert token("list").stderr.startswith("there are no tokens")
     made = token("create", "--name", "a b", "--scope", "query,ingest", "--service", "shop")
     assert (made.exit_code, made.stdout[:7], len(made.stdout)) == (0, "logagg_", 51)
-    assert "from now on" in made.stderr
+    known = f"daemons know the token within {PERIOD:g} seconds\n"
+    assert made.stderr == f"{known}from then on every request needs a token, but for /healthz and /readyz\n"
+    assert token("create", "--name", "second", "--scope", "ingest").stderr == known
     listed = token("list", "-o", "jsonl").stdout
     assert '"name":"a b","scopes":["ingest","query"],"services":["shop"],"environments":null' in listed
     assert made.stdout.strip() not in listed + token("list").stdout
@@ -359,6 +365,8 @@ def test_the_command(database_url: str) -> None:
     for odd in ("", "a\nb", "\x1b[2J"):
         assert "is no name" in token("create", "--name", odd, "--scope", "query").stderr
         assert "is no name" in token("create", "--name", "d", "--scope", "query", "--service", odd).stderr
+    told = " ".join(token("create", "--help").stdout.split())
+    assert all(f"The scope {scope} is to " in told for scope in tokens.SCOPES)
     assert "'read' is none of ingest, query, admin" in token("create", "--name", "c", "--scope", "read").stderr
     assert token("revoke", "a b").stdout == "revoked a b: daemons refuse it within seconds\n"
     assert (
