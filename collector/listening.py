@@ -102,26 +102,34 @@ async def listen(
 
 def _check_exposure(settings: Settings, places: Sequence[Place]) -> None:
     """Raise OSError when one is open to everybody, by its socket if that was handed over; say so when it may be."""
-    hosts = {each.setting: each.handed.getsockname()[0] if each.handed else each.address.host for each in places}
-    if not (problem := exposed(settings, hosts)):
+    addresses = {
+        each.setting: Address(*each.handed.getsockname()[:2]) if each.handed else each.address for each in places
+    }
+    if not (problem := exposed(settings, addresses)):
         return
     if not settings.insecure:
         raise OSError(problem)
     log.warning(problem)
 
 
-def exposed(settings: Settings, hosts: Mapping[str, str] | None = None) -> str | None:
-    """Say which listeners, on these hosts or as set, are open to other machines with nothing to protect them."""
-    if hosts is None:
-        addresses = {name: getattr(settings, name) for name in settings.allowed}
-        hosts = {name: address.host for name, address in addresses.items() if address}
-    found = {name: host for name, host in hosts.items() if not settings.protected(name) and not is_loopback(host)}
+def exposed(settings: Settings, addresses: Mapping[str, Address] | None = None) -> str | None:
+    """Say which listeners, at these addresses or as set, are open to other machines with nothing to protect them."""
+    if addresses is None:
+        as_set = {name: getattr(settings, name) for name in settings.allowed}
+        addresses = {name: address for name, address in as_set.items() if address}
+    found = {
+        name: address
+        for name, address in addresses.items()
+        if not settings.protected(name) and not is_loopback(address.host)
+    }
     if not found:
         return None
+    tokens = "http_listen by tokens (auth_required = true), " if "http_listen" in found else ""
     return (
         f"open to other machines, and to everybody there: {', '.join(f'{name} ({found[name]})' for name in found)}."
-        ' Listen on 127.0.0.1, or protect each, such as by allow = "*=10.0.0.0/8" (docs/access.md has the table), or'
-        " set insecure (logagg serve --insecure)"
+        f" Protect each: {tokens}what is over TCP by certificates of the senders (TLS with tls_client_ca), any by its"
+        ' networks (allow = "*=10.0.0.0/8"); docs/access.md has the table. Or listen on 127.0.0.1, or set insecure'
+        " (logagg serve --insecure)"
     )
 
 

@@ -216,17 +216,23 @@ def test_a_daemon_does_not_start_in_the_open_unless_told(database_url: str) -> N
         assert refused.wait(60) == 1
         assert refused.stderr
         log = refused.stderr.read()
-    assert "syslog_udp_listen (::)" in log
-    assert "tcp_listen (0.0.0.0)" in log
+    assert "syslog_udp_listen ([::]:0)" in log
+    assert "tcp_listen (0.0.0.0:0)" in log
     assert "http_listen" not in log
-    for way in ("Listen on 127.0.0.1", "allow =", "--insecure"):
-        assert way in log
+    places = [log.index(way) for way in ("tls_client_ca", "allow =", "listen on 127.0.0.1", "--insecure")]
+    assert places == sorted(places)
+
+
+def test_tokens_are_the_first_way_to_protect_http() -> None:
+    wide: dict[str, Any] = {"http_listen": "0.0.0.0:8000"}
+    problem = exposed(Settings(**wide)) or ""
+    assert "there: http_listen (0.0.0.0:8000). Protect each: http_listen by tokens (auth_required = true), " in problem
 
 
 async def test_told_that_it_may_it_warns(start_daemon: Starter, capfd: pytest.CaptureFixture[str]) -> None:
     daemon = await start_daemon(tcp_listen=WIDE, insecure=True)
     await daemon.tcp("tcp_listen", b'{"message":"m"}\n')
-    assert "open to other machines, and to everybody there: tcp_listen (0.0.0.0)" in capfd.readouterr().out
+    assert "open to other machines, and to everybody there: tcp_listen (0.0.0.0:0)" in capfd.readouterr().out
 
 
 def test_check_config_says_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +242,7 @@ def test_check_config_says_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("LOGAGG_TCP_LISTEN", WIDE)
     assert checked()[0] == 2
-    assert "tcp_listen (0.0.0.0)" in checked()[1]
+    assert "tcp_listen (0.0.0.0:0)" in checked()[1]
     monkeypatch.setenv("LOGAGG_INSECURE", "true")
     assert checked()[0] == 0
     assert "warning: open to other machines" in checked()[1]
