@@ -224,7 +224,7 @@ async def _journaling(
     try:
         journal = await asyncio.to_thread(Journal.open, folder / "journal", settings.journal_size)
     except JournalError as error:
-        raise JournalError(f"{error}; give each daemon a data_dir of its own, or set journal_size to 0") from error
+        raise JournalError(f"{error}; give this daemon another data_dir, or set journal_size to 0") from error
     stack.push_async_callback(asyncio.to_thread, journal.close)
     metrics.watch_journal(journal)
     return Journaling(journal, store, metrics)

@@ -333,11 +333,15 @@ def _locked(folder: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        pid = os.read(fd, 20).decode(errors="replace").strip()
         os.close(fd)
-        raise JournalError(f"{folder}: another process has this journal") from error
+        raise JournalError(f"{folder}: {f'process {pid}' if pid else 'another process'} has this journal") from error
     except BaseException:
         os.close(fd)
         raise
+    with contextlib.suppress(OSError):  # the lock is what counts, and the disk may be full
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
     return fd
 
 

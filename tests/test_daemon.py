@@ -102,6 +102,20 @@ def test_a_misspelt_setting_ends_the_start_with_its_place(tmp_path: Path) -> Non
     assert f"{path}:1: http_listn: unknown setting" in log
 
 
+def test_a_second_daemon_on_one_folder_is_told_who_has_it(database_url: str, tmp_path: Path) -> None:
+    http = free_port()
+    settings = {"database_url": database_url, "data_dir": str(tmp_path)}
+    with process(**settings, http_listen=f"127.0.0.1:{http}") as first:
+        wait_ready(http)
+        with process(**settings) as second:
+            _, log = second.communicate(timeout=PATIENCE)
+    assert second.returncode == 1
+    assert events(log)[-1]["reason"] == (
+        f"{tmp_path}/journal: process {first.pid} has this journal;"
+        " give this daemon another data_dir, or set journal_size to 0"
+    )
+
+
 def answer(url: str, body: bytes | None = None) -> bytes | None:
     """Return the answer; None for a 503 that says when to ask again."""
     try:

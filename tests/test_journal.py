@@ -156,10 +156,13 @@ def test_a_key_or_payload_that_does_not_fit_the_format_is_an_error(folder: Path)
 def test_one_process_at_a_time(folder: Path) -> None:
     command = "import pathlib, sys; from logagg.sinks.journal import *; Journal.open(pathlib.Path(sys.argv[1]), 1000)"
     with opened(folder):
-        with pytest.raises(JournalError, match=f"{folder}: another process has this journal"):
+        with pytest.raises(JournalError, match=f"{folder}: process {os.getpid()} has this journal"):
             Journal.open(folder, MIB)
         done = subprocess.run([sys.executable, "-c", command, folder], stderr=subprocess.PIPE, text=True, check=False)
-        assert "another process has this journal" in done.stderr
+        assert f"process {os.getpid()} has this journal" in done.stderr
+        (folder / "lock").write_bytes(b"")  # the disk was full
+        with pytest.raises(JournalError, match=f"{folder}: another process has this journal"):
+            Journal.open(folder, MIB)
     with opened(folder) as journal:
         assert journal.first() is None
 
