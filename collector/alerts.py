@@ -123,8 +123,16 @@ class Rule(BaseModel):
         return f"a new pattern in {span}" if self.new_pattern else f"at least {self.threshold} records in {span}"
 
 
+class WrongRules(ValueError):
+    """Alerts that cannot be: the number of each, from 1, and what is wrong with it."""
+
+    def __init__(self, wrong: Sequence[tuple[int, str]]) -> None:
+        super().__init__("; ".join(problem for _, problem in wrong))
+        self.wrong = wrong
+
+
 def read_rules(value: object) -> object:
-    """Read the tables of the file, or JSON of the environment. Raises ValueError with every mistake in it."""
+    """Read the tables of the file, or JSON of the environment. Raises ValueError; WrongRules has every mistake."""
     if isinstance(value, str):
         try:
             value = json.loads(value or "[]")
@@ -133,16 +141,18 @@ def read_rules(value: object) -> object:
     if not isinstance(value, list | tuple):
         raise ValueError("expected tables [[alerts]], or a JSON array of objects")
     rules: list[Rule] = []
-    wrong: list[str] = []
+    wrong: list[tuple[int, str]] = []
     for number, each in enumerate(value, 1):
         try:
-            rules.append(Rule.model_validate(each))
+            rule = Rule.model_validate(each)
         except ValidationError as error:
-            wrong += [f"{_which(number, each)}: {problem}" for problem in _problems(error)]
-    names = [rule.name for rule in rules]
-    wrong += [f"two alerts are named {name!r}" for name in sorted({name for name in names if names.count(name) > 1})]
+            wrong += [(number, f"{_which(number, each)}: {problem}") for problem in _problems(error)]
+            continue
+        if rule.name in {other.name for other in rules}:
+            wrong.append((number, f"{_which(number, each)}: two alerts are named {rule.name!r}"))
+        rules.append(rule)
     if wrong:
-        raise ValueError("; ".join(wrong))
+        raise WrongRules(wrong)
     return tuple(rules)
 
 

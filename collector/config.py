@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ByteSize, ConfigDict, ValidationError, create_model
 from pydantic_settings import EnvSettingsSource
 
+from logagg.collector.alerts import WrongRules
 from logagg.collector.settings import NOT_SETTINGS, PREFIX, Settings, SettingsError
 from logagg.collector.wording import plain
 
@@ -79,6 +80,10 @@ def _field_lines(error: ValidationError, in_file: dict[str, Any], path: Path | N
         if not each["loc"]:
             continue
         name = str(each["loc"][0])
+        if isinstance(wrong := each.get("ctx", {}).get("error"), WrongRules):
+            for number, problem in wrong.wrong:
+                yield f"{_place(name, in_file, path, number)}: {name}: {problem}"
+            continue
         field = Settings.model_fields.get(name)
         message = plain(each, field.annotation) if field else "unknown setting"
         yield f"{_place(name, in_file, path)}: {name}: {message}"
@@ -112,7 +117,8 @@ def _place_of_text(text: str, in_file: dict[str, Any], path: Path | None) -> str
     return str(path or "environment") if place == "default" else place
 
 
-def _place(name: str, in_file: dict[str, Any], path: Path | None) -> str:
+def _place(name: str, in_file: dict[str, Any], path: Path | None, number: int = 0) -> str:
+    """Return the place of a setting; with a number, that of this one of its tables, from 1, if they are written so."""
     variable = PREFIX + name.upper()
     if variable in os.environ:
         return variable
@@ -120,6 +126,8 @@ def _place(name: str, in_file: dict[str, Any], path: Path | None) -> str:
         return "default"
     text = path.read_text(encoding="utf-8")
     found = re.search(rf"^\s*\[*\s*[\"']?{re.escape(name)}\b", text, re.MULTILINE)
+    tables = list(re.finditer(rf"^\s*\[\[\s*[\"']?{re.escape(name)}[\"']?\s*\]\]", text, re.MULTILINE))
+    found = tables[number - 1] if 0 < number <= len(tables) else found
     return f"{path}:{text.count(chr(10), 0, found.end()) + 1}" if found else str(path)
 
 

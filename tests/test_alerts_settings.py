@@ -51,10 +51,28 @@ def test_check_config_says_every_mistake(tmp_path: Path) -> None:
     wrong = FILE.replace("threshold = 10", "threshold = 0").replace('"25h"', '"long"').replace("query", "qery", 1)
     checked = check(tmp_path / "logagg.toml", wrong)
     assert checked.exit_code == 2
-    assert "logagg.toml:2: alerts: alert 1 (errors): threshold: " in checked.stderr
-    assert "alert 1 (errors): qery: unknown key" in checked.stderr
-    assert "alert 2 (backup): silence: 'long' is no duration" in checked.stderr
+    first, *wrong = checked.stderr.splitlines()
+    assert first == "logagg: 3 errors in the settings"
+    assert "logagg.toml:2: alerts: alert 1 (errors): threshold: " in wrong[0]
+    assert "logagg.toml:2: alerts: alert 1 (errors): qery: unknown key" in wrong[1]
+    assert "logagg.toml:10: alerts: alert 2 (backup): silence: 'long' is no duration" in wrong[2]
     assert "secret" not in checked.stderr
+
+
+def test_each_wrong_alert_has_its_own_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = FILE.replace("headers = {", "[alerts.headers]\n#").replace("new_pattern = true", "new_pattern = 3")
+    wrong = tables.replace('"25h"', '"long"').replace('name = "new-errors"', "") + FILE[: FILE.index("[[", 5)]
+    told = check(tmp_path / "logagg.toml", wrong).stderr
+    lines = wrong.splitlines()
+    for number, (name, problem) in {2: (" (backup)", "silence: "), 3: ("", "name: is missing")}.items():
+        line = [at for at, text in enumerate(lines, 1) if text == "[[alerts]]"][number - 1]
+        assert f"logagg.toml:{line}: alerts: alert {number}{name}: {problem}" in told
+    fourth = lines.index("[[alerts]]", lines.index("new_pattern = 3")) + 1
+    assert f"logagg.toml:{fourth}: alerts: alert 4 (errors): two alerts are named 'errors'" in told
+    array = 'alerts = [{name = "a", threshold = 1, webhook = "https://h/"}, {name = "b"}]'
+    assert "logagg.toml:1: alerts: alert 2 (b): webhook: is missing" in check(tmp_path / "logagg.toml", array).stderr
+    monkeypatch.setenv("LOGAGG_ALERTS", '[{"name": "b"}]')
+    assert "LOGAGG_ALERTS: alerts: alert 1 (b): webhook: is missing" in check(tmp_path / "logagg.toml", array).stderr
 
 
 @pytest.mark.parametrize(
