@@ -55,8 +55,10 @@ async def listen(
         for setting, protocol in protocols.items():
             if address := getattr(settings, setting):
                 place = inherited.place(setting, address, kind)
-                context = tls.context(setting) if tls and setting in settings.over_tls else None
-                found.append((place._replace(tls=context), protocol))
+                if tls and setting in settings.over_tls:
+                    by_certificate = setting in settings.by_certificate
+                    place = place._replace(tls=tls.context(setting, by_certificate=by_certificate))
+                found.append((place, protocol))
         return found
 
     streams = wanted(wiring.streams(settings), socket.SOCK_STREAM)

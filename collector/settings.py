@@ -5,7 +5,7 @@ environment wins. Only `daemon.py`, `listening.py` and the command line read set
 """
 
 from collections.abc import Mapping
-from datetime import timedelta, tzinfo
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from logagg.collector.alerts import Rule, read_rules, rules_text
 from logagg.collector.networks import Networks, parse_allow
-from logagg.collector.units import Address, Duration, Keeps, Listen, Table, format_duration
+from logagg.collector.units import Address, DatabaseUrl, Duration, Keeps, Listen, Table, Zone, format_duration
 
 if TYPE_CHECKING:
     from logagg.protocols.redaction import Redactor
@@ -42,24 +42,6 @@ class SettingsError(Exception):
     """The settings cannot be used; the text has one line for each error, with its place."""
 
 
-def _zone(value: object) -> tzinfo:
-    if isinstance(value, tzinfo):
-        return value
-    try:
-        return ZoneInfo(str(value))
-    except (KeyError, ValueError, OSError):
-        raise ValueError(f"{value!r} is no time zone; expected a name such as UTC or Europe/Berlin") from None
-
-
-Zone = Annotated[tzinfo, BeforeValidator(_zone), PlainSerializer(str, return_type=str)]
-
-
-def _database_url(value: object) -> object:
-    if value and not str(value).startswith(("postgresql://", "postgres://")):
-        raise ValueError("not an address of PostgreSQL; expected postgresql://user@host/database")
-    return value or None
-
-
 def _installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
@@ -81,6 +63,11 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.replace(",", " ").split())
 
 
+def _check(setting: str, named: frozenset[str], known: set[str] | frozenset[str], what: str = "") -> None:
+    if unknown := named - known:
+        raise ValueError(f"{setting}: {', '.join(sorted(unknown))}: not of {what}{', '.join(sorted(known))}")
+
+
 def _size(mib: float) -> ByteSize:
     return ByteSize(int(mib * MIB))
 
@@ -92,10 +79,10 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True
     )
 
-    database_url: Annotated[str | None, BeforeValidator(_database_url)] = Field(
+    database_url: DatabaseUrl = Field(
         None, description="PostgreSQL to store in, as postgresql://user@host/database; unset: the embedded one."
     )
-    reader_database_url: Annotated[str | None, BeforeValidator(_database_url)] = Field(
+    reader_database_url: DatabaseUrl = Field(
         None, description="A read replica of it, from which questions read what is packed; unset: none."
     )
     data_dir: Path | None = Field(
@@ -164,6 +151,9 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, description="Its key, in PEM; unset: it is in the same file.")
     tls_client_ca: Path | None = Field(
         None, description="Certificates in PEM, one of which must have signed the sender's; unset: nothing is asked."
+    )
+    tls_client_ca_listeners: str = Field(
+        "", description="Of the listeners over TLS, those that ask for that, such as `relp_listen`; unset: all."
     )
     tls_listeners: str = Field(
         "", description="Listeners over TCP that are over TLS too, such as `http_listen, relp_listen`."
@@ -310,10 +300,17 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
         streams = {name for name in Settings.model_fields if name.endswith("_listen")} - _OVER_UDP
-        if unknown := self.over_tls - streams:
-            raise ValueError(f"tls_listeners: {', '.join(sorted(unknown))}: not of {', '.join(sorted(streams))}")
+        _check("tls_listeners", self.over_tls, streams)
         if not self.tls_certificate and (wanting := [name for name in sorted(self.over_tls) if getattr(self, name)]):
             raise ValueError(f"{', '.join(wanting)} over TLS, and there is no tls_certificate")
+        return self
+
+    @model_validator(mode="after")
+    def _certified(self) -> Self:
+        named = _names(self.tls_client_ca_listeners)
+        _check("tls_client_ca_listeners", named, self.over_tls, "those over TLS: ")
+        if named and not self.tls_client_ca:
+            raise ValueError("tls_client_ca_listeners: there is no tls_client_ca")
         return self
 
     @model_validator(mode="after")
@@ -328,9 +325,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _joinable(self) -> Self:
-        if unknown := self.joined - _WITHOUT_ANSWERS:
-            names = ", ".join(sorted(_WITHOUT_ANSWERS))
-            raise ValueError(f"multiline_listeners: {', '.join(sorted(unknown))}: not of {names}")
+        _check("multiline_listeners", self.joined, _WITHOUT_ANSWERS)
         return self
 
     @property
@@ -356,7 +351,7 @@ class Settings(BaseSettings):
             self.allowed[listener]
             or (listener == "http_listen" and self.auth_required)
             or (listener == "forward_listen" and self.forward_shared_key)
-            or (listener in self.over_tls and self.tls_client_ca)
+            or listener in self.by_certificate
         )
 
     @property
@@ -370,10 +365,16 @@ class Settings(BaseSettings):
         return _names(self.tls_listeners) | {"syslog_tls_listen"}
 
     @property
+    def by_certificate(self) -> frozenset[str]:
+        """Settings of the listeners whose senders have to show a certificate."""
+        if not self.tls_client_ca:
+            return frozenset()
+        return _names(self.tls_client_ca_listeners) or self.over_tls
+
+    @property
     def proving(self) -> frozenset[str]:
         """Settings of the listeners whose senders have to prove who they are, by a certificate or a key."""
-        by_key = frozenset({"forward_listen"} if self.forward_shared_key else ())
-        return by_key | self.over_tls if self.tls_client_ca else by_key
+        return self.by_certificate | ({"forward_listen"} if self.forward_shared_key else set())
 
     @property
     def share(self) -> int:

@@ -32,7 +32,7 @@ class Tls:
     """What encrypts connections, made of files."""
 
     def __init__(self, certificate: Path, key: Path | None, client_ca: Path | None) -> None:
-        """Read the files; with `client_ca` senders have to show a certificate that it signed. Raises TlsError."""
+        """Read the files; `client_ca` is of those who sign the certificates of senders. Raises TlsError."""
         self._files = certificate, key
         self._client_ca = client_ca
         #: Told of which listener a handshake failed, and why. The event loop itself closes the connection without a
@@ -41,17 +41,22 @@ class Tls:
         self._contexts: list[ssl.SSLContext] = []
         self._made("")
 
-    def context(self, listener: str) -> ssl.SSLContext:
-        """Return what encrypts the connections of a listener. Raises TlsError."""
-        self._contexts.append(self._made(listener))
-        return self._contexts[-1]
+    def context(self, listener: str, *, by_certificate: bool) -> ssl.SSLContext:
+        """Return what encrypts the connections of a listener. Raises TlsError.
+
+        With `by_certificate` senders have to show one that `client_ca` signed.
+        """
+        context = self._made(listener)
+        if by_certificate:
+            context.verify_mode = ssl.CERT_REQUIRED
+        self._contexts.append(context)
+        return context
 
     def _made(self, listener: str) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.sslobject_class = _telling(lambda reason: self.failed(listener, reason))
         _read(context, *self._files)
         if self._client_ca:
-            context.verify_mode = ssl.CERT_REQUIRED
             try:
                 context.load_verify_locations(self._client_ca)
             except (OSError, ssl.SSLError) as error:

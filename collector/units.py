@@ -1,9 +1,10 @@
-"""The text forms of settings: durations such as `15m`, and addresses such as `127.0.0.1:8000`."""
+"""The text forms of settings: durations such as `15m`, addresses such as `127.0.0.1:8000`, time zones."""
 
 import json
 import re
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from typing import Annotated, NamedTuple
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, PlainSerializer
 
@@ -65,6 +66,21 @@ def _address_text(value: Address | None) -> str:
     return str(value) if value else ""
 
 
+def _database_url(value: object) -> object:
+    if value and not str(value).startswith(("postgresql://", "postgres://")):
+        raise ValueError("not an address of PostgreSQL; expected postgresql://user@host/database")
+    return value or None
+
+
+def _zone(value: object) -> tzinfo:
+    if isinstance(value, tzinfo):
+        return value
+    try:
+        return ZoneInfo(str(value))
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{value!r} is no time zone; expected a name such as UTC or Europe/Berlin") from None
+
+
 def _table(value: object) -> object:
     """Read what is a table in the file, and a JSON object in the environment."""
     if not isinstance(value, str):
@@ -99,5 +115,7 @@ def _spans_text(value: dict[str, timedelta]) -> str:
 
 Table = Annotated[dict[str, str], BeforeValidator(_table), PlainSerializer(_table_text, return_type=str)]
 Keeps = Annotated[dict[str, timedelta], BeforeValidator(parse_keeps), PlainSerializer(_spans_text, return_type=str)]
+DatabaseUrl = Annotated[str | None, BeforeValidator(_database_url)]
+Zone = Annotated[tzinfo, BeforeValidator(_zone), PlainSerializer(str, return_type=str)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]
 Listen = Annotated[Address | None, BeforeValidator(parse_address), PlainSerializer(_address_text, return_type=str)]

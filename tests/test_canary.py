@@ -70,9 +70,11 @@ async def test_what_wants_proofs_of_senders_is_left_out(start_daemon: Starter, t
     certificate(tmp_path, "server")
     daemon = await start_daemon(
         canary_interval="50ms", tls_certificate=tmp_path / "server.pem", tls_key=tmp_path / "server.key",
-        tls_client_ca=tmp_path / "server.pem", tls_listeners="relp_listen", forward_shared_key="secret",
+        tls_client_ca=tmp_path / "server.pem", tls_client_ca_listeners="relp_listen", tls_listeners="relp_listen",
+        syslog_tls_listen=":0", forward_shared_key="secret",
     )  # fmt: skip
-    await counted(daemon, "seconds_count", "tcp", 2)
+    for transport in ("tcp", "syslog-tls"):
+        await counted(daemon, "seconds_count", transport, 2)
     for transport in ("relp", "forward"):
         assert await daemon.metric("logagg_canary_seconds_count", transport=transport) == 0
         assert await daemon.metric("logagg_canary_failures_total", transport=transport) == 0

@@ -198,6 +198,14 @@ PROTECTION: list[tuple[dict[str, Any], set[str]]] = [
         {"tls_listeners": "http_listen, relp_listen", "tls_client_ca": "senders.pem"},
         {"http_listen", "relp_listen", "syslog_tls_listen"},
     ),
+    (
+        {
+            "tls_listeners": "http_listen, relp_listen",
+            "tls_client_ca": "senders.pem",
+            "tls_client_ca_listeners": "relp_listen",
+        },
+        {"relp_listen"},
+    ),
 ]
 
 

@@ -30,6 +30,7 @@ else:
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 
 FRAME = b"<13>1 2026-11-22T11:00:00Z host app - - - over TLS"
+RELP = b"1 open 30 relp_version=0\ncommands=syslog\n2 syslog %d %b\n" % (len(FRAME), FRAME)
 
 
 def certificate(folder: Path, name: str, *signed: str) -> Path:
@@ -102,8 +103,7 @@ async def test_syslog_and_relp_over_tls(start_daemon: Starter, folder: Path) -> 
     daemon = await start_daemon(**over(folder, tls_listeners="relp_listen"))
     context = trusting(folder)
     await send(daemon, "syslog_tls_listen", b"%d %b" % (len(FRAME), FRAME), context)
-    relp = b"1 open 30 relp_version=0\ncommands=syslog\n2 syslog %d %b\n" % (len(FRAME), FRAME)
-    assert b"2 rsp 6 200 OK" in await send(daemon, "relp_listen", relp, context)
+    assert b"2 rsp 6 200 OK" in await send(daemon, "relp_listen", RELP, context)
     while await daemon.metric("logagg_records_stored_total", transport="syslog-tls") < 1:
         await asyncio.sleep(0.01)
     assert [record["message"] for record in await daemon.logs()] == ["over TLS"] * 2
@@ -146,8 +146,28 @@ async def test_a_sender_without_the_right_certificate_is_refused(
     ]
 
 
+async def test_certificates_of_senders_are_asked_for_where_it_is_said(start_daemon: Starter, folder: Path) -> None:
+    ca, listeners = str(folder / "ca.pem"), "relp_listen, tcp_listen"
+    daemon = await start_daemon(
+        **over(folder, tls_listeners=listeners, tls_client_ca=ca, tls_client_ca_listeners="relp_listen")
+    )
+    line = b'{"message": "without"}\n'
+    await send(daemon, "tcp_listen", line, trusting(folder))
+    await send(daemon, "syslog_tls_listen", b"%d %b" % (len(FRAME), FRAME), trusting(folder))
+    for own in (None, "client"):
+        answer = b""
+        with contextlib.suppress(OSError):  # said in the handshake, or behind it: TLS 1.3
+            answer = await send(daemon, "relp_listen", RELP, trusting(folder, own))
+        assert (b"2 rsp 6 200 OK" in answer) == bool(own), own
+    async with asyncio.timeout(30):
+        while len(records := await daemon.logs()) < 3:
+            await asyncio.sleep(0.01)
+    assert sorted(record["message"] for record in records) == ["over TLS", "over TLS", "without"]
+    assert await daemon.metric("logagg_tls_handshake_failures_total") == 1
+
+
 def test_http_over_tls_and_a_certificate_that_changes(folder: Path, tmp_path: Path, database_url: str) -> None:
-    port = free_port()
+    port, asking = free_port(), free_port()
     files = {name: tmp_path / name for name in ("now.pem", "now.key")}
 
     def take(name: str) -> None:
@@ -162,9 +182,22 @@ def test_http_over_tls_and_a_certificate_that_changes(folder: Path, tmp_path: Pa
             found = secure.getpeercert()
         return str(found and found["subject"])
 
+    def taken(own: str | None) -> bool:
+        """Tell whether the listener that asks for certificates takes this one."""
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", asking)) as plain,
+            trusting(folder, own).wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+        ):
+            secure.sendall(RELP)
+            return bool(secure.recv(1))
+        return False
+
     take("server")
     settings = {"tls_certificate": str(files["now.pem"]), "tls_key": str(files["now.key"]), "syslog_tls_listen": ""}
-    settings |= {"http_listen": f"127.0.0.1:{port}", "tls_listeners": "http_listen", "database_url": database_url}
+    settings |= {"http_listen": f"127.0.0.1:{port}", "database_url": database_url}
+    settings |= {"relp_listen": f"127.0.0.1:{asking}", "tls_listeners": "http_listen, relp_listen"}
+    settings |= {"tls_client_ca": str(folder / "ca.pem"), "tls_client_ca_listeners": "relp_listen"}
     with process(**settings) as daemon:
         assert daemon.stderr
         log = until(daemon, "try it")
@@ -179,6 +212,7 @@ def test_http_over_tls_and_a_certificate_that_changes(folder: Path, tmp_path: Pa
         daemon.send_signal(signal.SIGHUP)
         log += until(daemon, "the certificate is read again")
         assert "other" in shown()
+        assert [taken(own) for own in ("client", None, "stranger")] == [True, False, False]
         daemon.terminate()
         daemon.communicate(timeout=PATIENCE)
     assert daemon.returncode == 0
@@ -204,6 +238,24 @@ def test_check_config_reads_the_files(folder: Path, tmp_path: Path) -> None:
         assert ("tls_certificate: " in result.stderr) == (status == 2)
 
 
+def test_check_config_says_which_listeners_can_ask_for_certificates(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "logagg.toml"
+    files = f'tls_certificate = "{folder}/server.pem"\ntls_key = "{folder}/server.key"\ntls_listeners = "relp_listen"\n'
+    asking = f'tls_client_ca = "{folder}/ca.pem"\n'
+    for lines, problem in (
+        (asking + 'tls_client_ca_listeners = "relp_listen, syslog_tls_listen"', ""),
+        (asking + 'tls_client_ca_listeners = "http_listen relp"',
+         "http_listen, relp: not of those over TLS: relp_listen, syslog_tls_listen"),
+        ('tls_client_ca_listeners = "relp_listen"', "there is no tls_client_ca"),
+    ):  # fmt: skip
+        config.write_text(files + lines)
+        result = logagg("check-config", "--config", str(config))
+        assert result.exit_code == (2 if problem else 0), result.output
+        place = config.read_text().count("\n") + 1
+        said = f"logagg: {config}:{place}: tls_client_ca_listeners: {problem}\n"
+        assert result.stderr.endswith(said if problem else "")
+
+
 def test_settings_and_files_that_do_not_fit(folder: Path) -> None:
     wrong: dict[str, Any] = {"syslog_tls_listen": "127.0.0.1:6514"}
     with pytest.raises(ValueError, match="syslog_tls_listen over TLS, and there is no tls_certificate"):
@@ -223,7 +275,6 @@ async def test_a_network_that_may_not_send_may_not_over_tls(start_daemon: Starte
     context = trusting(folder)
     with contextlib.suppress(OSError):  # it is closed at once, perhaps before all was sent
         assert await send(daemon, "syslog_tls_listen", b"%d %b" % (len(FRAME), FRAME), context) == b""
-    relp = b"1 open 30 relp_version=0\ncommands=syslog\n2 syslog %d %b\n" % (len(FRAME), FRAME)
-    assert b"2 rsp 6 200 OK" in await send(daemon, "relp_listen", relp, context)
+    assert b"2 rsp 6 200 OK" in await send(daemon, "relp_listen", RELP, context)
     assert await daemon.metric("logagg_connections_refused_total", transport="syslog-tls", reason="allow") == 1
     assert len(await daemon.logs()) == 1
