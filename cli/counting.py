@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from logagg.cli.charts import bars
-from logagg.cli.options import Asking, examples, reading_options
+from logagg.cli.options import Asking, Whole, examples, reading_options
 from logagg.cli.output import Csv, Form, JsonArray, JsonLines, Row, compact, local_time, table
 from logagg.cli.terminal import Failure, Screen, note
 from logagg.protocols.record import LEVELS
@@ -33,9 +33,7 @@ _SPREAD = ("numbers", "min", "max", "avg", "p50", "p90", "p95", "p99")
 )
 @click.option("--of", metavar="FIELD", help="Also min, max, avg and percentiles of the numbers in this field.")
 @click.option("--interval", metavar="SPAN", help="Also by time, in bins of this width: 30s, 5m, 1h; days are of UTC.")
-@click.option(
-    "-n", "--limit", type=click.IntRange(0), default=0, metavar="ROWS", help="So many at most, the largest; 0: all."
-)
+@click.option("-n", "--limit", type=Whole(0), default=0, metavar="ROWS", help="So many at most, the largest; 0: all.")
 @reading_options(OUTPUTS)
 def aggregate(asking: Asking, query: Sequence[str], by: str, of: str | None, interval: str | None, limit: int) -> None:
     """Count matching records by fields.

@@ -40,6 +40,18 @@ class Level(click.Choice[str]):
         return super().convert(_LEVEL_ALIASES.get(str(value).upper(), value), param, ctx)
 
 
+class Whole(click.IntRange):
+    """A whole number within a range; a text that is none is told what is wanted."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            wanted = f"{self.min} or more" if self.max is None else f"{self.min} to {self.max}"
+            self.fail(f"{value!r}: expected a whole number, {wanted}", param, ctx)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Server:
     """Whom to ask, and in which zone times are meant."""

@@ -8,7 +8,7 @@ import click
 
 from logagg.cli.client import Client, Params, Unreachable
 from logagg.cli.counting import OUTPUTS, form_of, print_rows, rows_of, show
-from logagg.cli.options import Asking, examples, reading_options, rfc3339
+from logagg.cli.options import Asking, Whole, examples, reading_options, rfc3339
 from logagg.cli.output import Row, local_time, table
 from logagg.cli.terminal import Failure, Screen, note, visible
 
@@ -33,7 +33,7 @@ _CHANGES = ("new", "before", "growth")
 @click.option(
     "-n",
     "--limit",
-    type=click.IntRange(1, 1000),
+    type=Whole(1, 1000),
     default=50,
     metavar="PATTERNS",
     help="So many at most, the most frequent.",

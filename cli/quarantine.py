@@ -11,7 +11,7 @@ import click
 
 from logagg.cli.database_sql import duration
 from logagg.cli.group import SuggestingGroup
-from logagg.cli.options import examples
+from logagg.cli.options import Whole, examples
 from logagg.cli.output import Csv, Form, JsonArray, JsonLines, local_time, table
 from logagg.cli.postgres import check_schema, place_of, place_options, run, sized
 from logagg.cli.quarantine_replay import ID, missing, replay
@@ -38,7 +38,7 @@ quarantine.add_command(replay)
 @quarantine.command(
     "list", epilog=examples("logagg quarantine list --transport tcp", "logagg quarantine list -n 0 -o jsonl")
 )
-@click.option("-n", "--limit", type=click.IntRange(0), default=100, help="Entries at most, the latest; 0: all.")
+@click.option("-n", "--limit", type=Whole(0), default=100, help="Entries at most, the latest; 0: all.")
 @click.option("--transport", metavar="NAME", help="Only of this listener, such as http or syslog-tcp; or store.")
 @click.option("--reason", metavar="TEXT", help="Only with this text in the reason, in any case.")
 @click.option(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from logagg.cli.options import examples
+from logagg.cli.options import Whole, examples
 from logagg.cli.postgres import Place, check_schema, place_options, run
 from logagg.cli.serving import settings_from
 from logagg.cli.terminal import Failure, note
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from logagg.sinks.store import Store
 
 #: An id of an entry, as an argument.
-ID = click.IntRange(1, (1 << 63) - 1)
+ID = Whole(1, (1 << 63) - 1)
 #: Reasons why entries stay that are told, and IDs of each.
 _REASONS, _FEW = 20, 5
 #: What `--as` says is what a listener says of its bytes; `store` keeps records, not bytes of a sender.

@@ -9,7 +9,7 @@ import click
 
 from logagg.cli.client import Client
 from logagg.cli.context import MOST, groups
-from logagg.cli.options import Asking, adding, examples, reading_options
+from logagg.cli.options import Asking, Whole, adding, examples, reading_options
 from logagg.cli.printing import OUTPUTS, record_form, template_option
 from logagg.cli.tailing import MOST_BACKLOG, print_tail
 from logagg.cli.terminal import Screen, note
@@ -19,7 +19,7 @@ PAGE = 1000
 
 _context_options = adding(
     *(
-        click.option(short, f"--{name}", type=click.IntRange(0, MOST), metavar="RECORDS", help=said)
+        click.option(short, f"--{name}", type=Whole(0, MOST), metavar="RECORDS", help=said)
         for short, name, said in (
             ("-B", "before", "Also so many records before each one found, of the same host, service and source."),
             ("-A", "after", "Also so many after each one."),
@@ -77,7 +77,7 @@ class Wanted:
     )
 )
 @click.option(
-    "-n", "--limit", type=click.IntRange(0), default=100, metavar="RECORDS", help="So many at most, the latest; 0: all."
+    "-n", "--limit", type=Whole(0), default=100, metavar="RECORDS", help="So many at most, the latest; 0: all."
 )
 @click.option("--oldest", is_flag=True, help="The oldest, not the latest.")
 @click.option(

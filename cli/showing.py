@@ -6,7 +6,7 @@ import click
 
 from logagg.cli.client import Absent
 from logagg.cli.context import MOST, context_of
-from logagg.cli.options import Printing, examples, printing_options
+from logagg.cli.options import Printing, Whole, examples, printing_options
 from logagg.cli.output import LEVEL_COLOURS, RECORD_FIELDS, Row, flattened, local_time, plain_value
 from logagg.cli.printing import OUTPUTS, record_form
 from logagg.cli.terminal import Failure, Screen, note, paint, visible
@@ -24,11 +24,11 @@ _DIM = "2"
         "logagg search timeout -n 1 -t '{id}' | xargs logagg show",
     )
 )
-@click.argument("number", metavar="ID", type=click.IntRange(0, (1 << 53) - 1))
+@click.argument("number", metavar="ID", type=Whole(0, (1 << 53) - 1))
 @click.option(
     "-C",
     "--context",
-    type=click.IntRange(0, MOST),
+    type=Whole(0, MOST),
     default=0,
     metavar="RECORDS",
     help="Also so many before and after it, of the same host, service and source.",

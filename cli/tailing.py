@@ -8,7 +8,7 @@ import click
 
 from logagg.cli.client import Client, Params
 from logagg.cli.events import Event, follow
-from logagg.cli.options import Asking, examples, reading_options
+from logagg.cli.options import Asking, Whole, examples, reading_options
 from logagg.cli.output import Form
 from logagg.cli.printing import OUTPUTS, record_form, template_option
 from logagg.cli.terminal import Failure, Screen, note
@@ -29,7 +29,7 @@ MOST_BACKLOG = 10_000
     "-n",
     "--lines",
     "backlog",
-    type=click.IntRange(0, MOST_BACKLOG),
+    type=Whole(0, MOST_BACKLOG),
     default=10,
     metavar="RECORDS",
     help="So many of the latest records first.",

@@ -140,7 +140,7 @@ async def test_one_record_in_full(daemon: RunningDaemon) -> None:
         assert await logagg(daemon, "show", *args) == (1, "", f"there is no record {absent}\n")
     code, out, err = await logagg(daemon, "show", "x")
     assert (code, out) == (2, "")
-    assert "'x' is not a valid integer" in err
+    assert "'x': expected a whole number, 0 to " in err
 
 
 async def in_rows(daemon: RunningDaemon, messages: list[str]) -> list[dict[str, Any]]:
