@@ -10,11 +10,12 @@ from logagg.cli.counting import rows_of
 from logagg.cli.group import SuggestingGroup
 from logagg.cli.options import Printing, adding, examples, printing_options
 from logagg.cli.output import JsonArray, JsonLines, Row, table
-from logagg.cli.terminal import Screen
+from logagg.cli.terminal import Screen, note
 
 _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _NAMES: Final = ("host", "service", "environment", "transport")
 _NUMBERS: Final = ("last seen", "records", "rate", "skew", "usual", "gaps")
+_NOTHING: Final = "nothing was seen yet; a source is told some seconds after its first record"
 #: By the name of an order, what to sort by.
 _ORDERS: Final[dict[str, Callable[[Row], Any]]] = {
     "name": lambda row: [row[name] or "" for name in _NAMES],
@@ -82,27 +83,52 @@ def sources(
     rows.sort(key=_ORDERS[sort or ("silence" if silent else "name")])
     with Screen(pager=printing.pager) as screen:
         screen.write(_printed(rows, printing))
+    if not rows and not silent:
+        note(f"there is no source of {_named(params)}" if params else _NOTHING)
     ctx.exit(1 if silent and rows else 0)
 
 
 @sources.command(
-    epilog=examples("logagg sources forget --host web3", "logagg sources forget --service shop --transport tcp")
+    epilog=examples(
+        "logagg sources forget --host web3",
+        "logagg sources forget --host web3 --dry-run       which these are",
+        "logagg sources forget --service shop --transport tcp",
+    )
 )
 @_names
+@click.option("--dry-run", is_flag=True, help="Show the sources, and forget none.")
 @printing_options(["text", "jsonl", "json"])
-def forget(printing: Printing, **only: str | None) -> None:
+@click.pass_context
+def forget(ctx: click.Context, /, printing: Printing, dry_run: bool, **only: str | None) -> None:
     """Forget sources that will not send any more.
 
     Their records stay; a source that sends again comes again. With tokens, this needs one with the scope admin.
+
+    Exits with 0 when there were some, 1 when there were none.
     """
     if not (params := _given(only)):
         raise click.UsageError("say which: --host, --service, --environment or --transport")
-    answer: dict[str, Any] = printing.client().delete("/sources", params)
-    if printing.output != "text":
-        click.echo(_formed([answer], printing), nl=False)
+    if dry_run:
+        rows = rows_of(printing.client().get("/sources", params))
+        count = len(rows)
+        click.echo(_printed(rows, printing), nl=False)
     else:
+        answer: dict[str, Any] = printing.client().delete("/sources", params)
         count = answer["forgotten"]
-        click.echo(f"forgot {count:,} {'source' if count == 1 else 'sources'}")
+        if printing.output != "text":
+            click.echo(_formed([answer], printing), nl=False)
+    told = f"{count:,} {'source' if count == 1 else 'sources'}"
+    if not count:
+        note(f"there is no source of {_named(params)}")
+    elif dry_run:
+        note(f"{told} would be forgotten")
+    elif printing.output == "text":
+        click.echo(f"forgot {told}")
+    ctx.exit(0 if count else 1)
+
+
+def _named(params: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value!r}" for name, value in params.items())
 
 
 def _given(only: dict[str, str | None]) -> dict[str, str]:

@@ -119,11 +119,24 @@ async def test_who_is_silent(filled: RunningDaemon) -> None:
 
 
 async def test_forget(filled: RunningDaemon) -> None:
-    assert (await asked(filled, "forget", "--service", "till", "--host", "other")).stdout == "forgot 0 sources\n"
-    assert (await asked(filled, "forget", "--service", "till", "--host", "web")).stdout == "forgot 1 source\n"
+    till = ["forget", "--service", "till", "--host"]
+    for other in ([*till, "other"], [*till, "other", "--dry-run"], [*till, "other", "-o", "jsonl"]):
+        none = await asked(filled, *other)
+        assert (none.exit_code, none.stderr) == (1, "there is no source of service 'till', host 'other'\n")
+        assert none.stdout == ('{"forgotten":0}\n' if "jsonl" in other else "")
+    for _ in range(2):  # it is there still
+        shown = await asked(filled, *till, "web", "--dry-run")
+        assert (shown.exit_code, shown.stderr) == (0, "1 source would be forgotten\n")
+        assert [line.split()[1] for line in shown.stdout.splitlines()] == ["SERVICE", "till"]
+    done = await asked(filled, *till, "web")
+    assert (done.exit_code, done.stdout) == (0, "forgot 1 source\n")
     assert (await asked(filled, "--silent")).exit_code == 0
     assert json.loads((await asked(filled, "forget", "--transport", "tcp", "-o", "json")).stdout) == [{"forgotten": 3}]
-    assert (await asked(filled)).stdout == ""
+    shop = await asked(filled, "--service", "shop")
+    assert (shop.exit_code, shop.stdout, shop.stderr) == (0, "", "there is no source of service 'shop'\n")
+    none = await asked(filled)
+    assert (none.exit_code, none.stdout) == (0, "")
+    assert none.stderr == "nothing was seen yet; a source is told some seconds after its first record\n"
     none = await asked(filled, "forget")
     assert (none.exit_code, "say which" in none.stderr) == (2, True)
     async with filled.http.delete("/sources") as answer:
