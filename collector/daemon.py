@@ -25,7 +25,7 @@ from logagg.collector.access import Access
 from logagg.collector.alerting import Alerting
 from logagg.collector.alerting_routes import alert_routes
 from logagg.collector.buffer import RingBuffer
-from logagg.collector.canary import Canary
+from logagg.collector.canary import Canary, reached
 from logagg.collector.complaints import Complaints
 from logagg.collector.connecting import connect, connect_later
 from logagg.collector.flusher import Flusher
@@ -372,7 +372,8 @@ def _announce(over_tls: frozenset[str], listening: Mapping[str, Address]) -> Non
     """Say where we listen, and how the first record goes in and comes out."""
     log.info("ready", **{setting: str(address) for setting, address in listening.items()})
     if "http_listen" in listening:
-        url = f"{'https' if 'http_listen' in over_tls else 'http'}://{listening['http_listen']}"
+        address = listening["http_listen"]
+        url = f"{'https' if 'http_listen' in over_tls else 'http'}://{address._replace(host=reached(address))}"
         send = f"""curl {url}/ingest -d '{{"service": "shop", "level": "ERROR", "message": "hello, logagg"}}'"""
         find = f"{sys.argv[0]} search hello" + ("" if url == "http://127.0.0.1:8000" else f" --url {url}")
         if sys.stderr.isatty():  # lines to copy

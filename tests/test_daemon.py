@@ -116,6 +116,17 @@ def test_a_second_daemon_on_one_folder_is_told_who_has_it(database_url: str, tmp
     )
 
 
+@pytest.mark.parametrize(("wide", "here"), [("0.0.0.0:", "127.0.0.1:"), ("[::]:", "[::1]:")])
+def test_what_to_try_is_an_address_that_can_be_reached(database_url: str, wide: str, here: str) -> None:
+    port = free_port()
+    with process(database_url=database_url, http_listen=f"{wide}{port}", insecure="true") as daemon:
+        assert daemon.stderr
+        said = next(event for line in daemon.stderr for event in events(line) if event["event"] == "try it")
+    assert said["page"] == f"http://{here}{port}"
+    assert said["send"].startswith(f"curl http://{here}{port}/ingest ")
+    assert said["find"].endswith(f" search hello --url http://{here}{port}")
+
+
 def answer(url: str, body: bytes | None = None) -> bytes | None:
     """Return the answer; None for a 503 that says when to ask again."""
     try:
