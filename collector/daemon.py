@@ -204,8 +204,7 @@ def _canary(settings: Settings, engine: Engine, metrics: Metrics) -> Canary | No
 def _alerting(
     settings: Settings, store: Store, engine: Engine, metrics: Metrics, journaling: Journaling | None
 ) -> Alerting:
-    scheme = "https" if "http_listen" in settings.over_tls else "http"
-    page = settings.page_url or f"{scheme}://{settings.http_listen}"
+    page = settings.page_url or (_url(settings.over_tls, settings.http_listen) if settings.http_listen else "")
     return Alerting(
         settings.alerts, store.alerts, engine, metrics, page, lambda: journaling is not None and journaling.waiting
     )
@@ -368,12 +367,16 @@ async def _until_signalled(reloading: Reloading) -> None:
     await run(reloading, stopping, partial(_announce, reloading.settings.over_tls))
 
 
+def _url(over_tls: frozenset[str], address: Address) -> str:
+    """Return where HTTP is reached from here."""
+    return f"{'https' if 'http_listen' in over_tls else 'http'}://{address._replace(host=reached(address))}"
+
+
 def _announce(over_tls: frozenset[str], listening: Mapping[str, Address]) -> None:
     """Say where we listen, and how the first record goes in and comes out."""
     log.info("ready", **{setting: str(address) for setting, address in listening.items()})
     if "http_listen" in listening:
-        address = listening["http_listen"]
-        url = f"{'https' if 'http_listen' in over_tls else 'http'}://{address._replace(host=reached(address))}"
+        url = _url(over_tls, listening["http_listen"])
         send = f"""curl {url}/ingest -d '{{"service": "shop", "level": "ERROR", "message": "hello, logagg"}}'"""
         find = f"{sys.argv[0]} search hello" + ("" if url == "http://127.0.0.1:8000" else f" --url {url}")
         if sys.stderr.isatty():  # lines to copy

@@ -171,13 +171,13 @@ cp logagg there
 def test_calls_of_logagg_in_a_block_can_be_parsed(block: Block) -> None:
     for words in calls(block.text):
         command: click.Command = cli
-        context = click.Context(cli, info_name="logagg")
+        context = click.Context(cli, info_name="logagg", **cli.context_settings)
         rest = words
         while rest and isinstance(command, click.Group) and not rest[0].startswith("-"):
             found = command.get_command(context, rest[0])
             assert found, f"logagg has no command {rest[0]!r}"
             command, rest = found, rest[1:]
-        context = click.Context(command, info_name=" ".join(words), resilient_parsing=True)
+        context = click.Context(command, info_name=" ".join(words), resilient_parsing=True, **cli.context_settings)
         command.make_parser(context).parse_args(list(rest))  # an option that is not there raises, with its name
 
 
