@@ -188,9 +188,9 @@ async def run(reloading: Reloading, stopping: asyncio.Event, ready: Callable[[Ma
     log.info("stopped")
 
 
-def _handshake_failed(metrics: Metrics, complaints: Complaints, listener: str, reason: str) -> None:
+def _handshake_failed(metrics: Metrics, complaints: Complaints, listener: str, peer: str, reason: str) -> None:
     metrics.handshake_failures.inc()
-    complaints.say("a TLS handshake failed", "tls", "", reason, listener=listener, kind=reason)
+    complaints.say("a TLS handshake failed", "tls", peer, reason, listener=listener, kind=reason)
 
 
 def _canary(settings: Settings, engine: Engine, metrics: Metrics) -> Canary | None:

@@ -57,7 +57,7 @@ async def listen(
                 place = inherited.place(setting, address, kind)
                 if tls and setting in settings.over_tls:
                     by_certificate = setting in settings.by_certificate
-                    place = place._replace(tls=tls.context(setting, by_certificate=by_certificate))
+                    place = place._replace(tls=tls.over(setting, by_certificate=by_certificate))
                 found.append((place, protocol))
         return found
 

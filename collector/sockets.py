@@ -6,17 +6,17 @@ https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html
 import asyncio
 import os
 import socket
-import ssl
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from logagg.collector.tls import Factory
 from logagg.collector.units import Address
 
 #: The first descriptor handed over; the others follow it.
 _FIRST: Final = 3
-#: Seconds that a sender has to shake hands over TLS.
-TLS_PATIENCE: Final = 10.0
+#: Connections that may wait to be accepted.
+_BACKLOG: Final = 1024
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _KINDS = {socket.SOCK_STREAM: "a TCP", socket.SOCK_DGRAM: "a UDP"}
 
@@ -29,8 +29,8 @@ class Place(NamedTuple):
     address: Address
     #: The socket that was handed over for it; None: the listener makes its own.
     handed: socket.socket | None = None
-    #: Encrypts what comes over TCP; None: plain.
-    tls: ssl.SSLContext | None = None
+    #: Makes a factory of connections one of connections over TLS; None: plain.
+    tls: Callable[[Factory], Factory] | None = None
 
 
 class Inherited:
@@ -78,16 +78,15 @@ class Inherited:
             )
 
 
-async def serve(factory: Callable[[], asyncio.BaseProtocol], place: Place) -> asyncio.Server:
+async def serve(factory: Factory, place: Place) -> asyncio.Server:
     """Listen for connections. Raises OSError that names the setting."""
     loop = asyncio.get_running_loop()
-    more: dict[str, Any] = {"backlog": 1024, "ssl": place.tls}
     if place.tls:
-        more["ssl_handshake_timeout"] = TLS_PATIENCE
+        factory = place.tls(factory)
     with naming(place):
         if place.handed:
-            return await loop.create_server(factory, sock=place.handed, **more)
-        return await loop.create_server(factory, *place.address, **more)
+            return await loop.create_server(factory, sock=place.handed, backlog=_BACKLOG)
+        return await loop.create_server(factory, *place.address, backlog=_BACKLOG)
 
 
 @contextmanager

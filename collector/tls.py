@@ -1,11 +1,22 @@
 """TLS of the listeners: one certificate for all, read again on SIGHUP."""
 
+import asyncio
+import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
+
+from logagg.collector.turned_away import address_of
+
+#: Makes the protocol of a connection.
+Factory = Callable[[], asyncio.BaseProtocol]
+
+#: Seconds that a sender has to shake hands.
+PATIENCE: Final = 10.0
 
 log = structlog.get_logger("daemon")
 
@@ -35,26 +46,26 @@ class Tls:
         """Read the files; `client_ca` is of those who sign the certificates of senders. Raises TlsError."""
         self._files = certificate, key
         self._client_ca = client_ca
-        #: Told of which listener a handshake failed, and why. The event loop itself closes the connection without a
-        #: word, and does not say whose it was.
-        self.failed: Callable[[str, str], None] = lambda _, __: None
+        #: Told of which listener a handshake failed, the address of the sender, and why.
+        self.failed: Callable[[str, str, str], None] = lambda *_: None
+        #: Handshakes under way, which the event loop itself holds by weak references.
+        self.shaking: set[asyncio.Task[None]] = set()
         self._contexts: list[ssl.SSLContext] = []
-        self._made("")
+        self._made()
 
-    def context(self, listener: str, *, by_certificate: bool) -> ssl.SSLContext:
-        """Return what encrypts the connections of a listener. Raises TlsError.
+    def over(self, listener: str, *, by_certificate: bool) -> Callable[[Factory], Factory]:
+        """Return what makes a factory of a listener's connections one of connections over TLS. Raises TlsError.
 
         With `by_certificate` senders have to show one that `client_ca` signed.
         """
-        context = self._made(listener)
+        context = self._made()
         if by_certificate:
             context.verify_mode = ssl.CERT_REQUIRED
         self._contexts.append(context)
-        return context
+        return lambda factory: partial(_Arrival, self, listener, context, factory)
 
-    def _made(self, listener: str) -> ssl.SSLContext:
+    def _made(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.sslobject_class = _telling(lambda reason: self.failed(listener, reason))
         _read(context, *self._files)
         if self._client_ca:
             try:
@@ -66,7 +77,7 @@ class Tls:
     def reload(self) -> None:
         """Read the certificate and its key again: new connections get it. One that is wrong is said, and not taken."""
         try:
-            self._made("")  # a file that cannot be read, or a key that does not fit, must not touch what works
+            self._made()  # a file that cannot be read, or a key that does not fit, must not touch what works
             for context in self._contexts:
                 _read(context, *self._files)
         except TlsError as error:
@@ -75,20 +86,39 @@ class Tls:
             log.info("the certificate is read again", file=str(self._files[0]))
 
 
-def _telling(failed: Callable[[str], None]) -> type[ssl.SSLObject]:
-    """Return the class of connections that tell why their handshake failed."""
+class _Arrival(asyncio.Protocol):
+    """A connection before its handshake.
 
-    class Connection(ssl.SSLObject):
-        def do_handshake(self) -> None:
-            try:
-                super().do_handshake()
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise
-            except ssl.SSLError as error:
-                failed(_worded(error))
-                raise
+    For that the event loop gets its socket anew: a server that shakes hands by itself closes a connection when that
+    fails, and tells nobody whose it was.
+    """
 
-    return Connection
+    def __init__(self, tls: Tls, listener: str, context: ssl.SSLContext, factory: Factory) -> None:
+        self._tls = tls
+        self._listener = listener
+        self._context = context
+        self._factory = factory
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer, plain = address_of(transport), transport.get_extra_info("socket")
+        try:
+            sock = socket.fromfd(plain.fileno(), plain.family, plain.type)
+        except OSError as error:  # too many files are open
+            self._tls.failed(self._listener, peer, str(error))
+        else:
+            task = asyncio.get_running_loop().create_task(self._shake(sock, peer))
+            self._tls.shaking.add(task)
+            task.add_done_callback(self._tls.shaking.discard)
+        transport.close()  # nothing was read yet, and the connection stays: it is that of the other descriptor, too
+
+    async def _shake(self, sock: socket.socket, peer: str) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(self._factory, sock, ssl=self._context, ssl_handshake_timeout=PATIENCE)
+        except ssl.SSLError as error:
+            self._tls.failed(self._listener, peer, _worded(error))
+        except OSError as error:  # it has gone away, or said nothing for so long
+            log.debug("a TLS handshake did not end", listener=self._listener, peer=peer, reason=str(error))
 
 
 def _worded(error: ssl.SSLError) -> str:

@@ -136,7 +136,7 @@ async def test_a_sender_without_the_right_certificate_is_refused(
         while await daemon.metric("logagg_tls_handshake_failures_total") < 4:
             await asyncio.sleep(0.01)
     told = [line for line in lines if "handshake" in line["event"]]
-    assert {line["listener"] for line in told} == {"syslog_tls_listen"}
+    assert {(line["listener"], line["peer"]) for line in told} == {("syslog_tls_listen", "127.0.0.1")}
     assert [line["reason"] for line in told] == [
         "the sender shows no certificate, and tls_client_ca asks for one (PEER_DID_NOT_RETURN_A_CERTIFICATE)",
         "the certificate of the sender is not taken: self-signed certificate (CERTIFICATE_VERIFY_FAILED)",
