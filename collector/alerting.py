@@ -141,6 +141,7 @@ class Alerting:
                 log.error("alerts have failed", exc_info=errors)
             finally:
                 self._metrics.alert_firing.clear()
+                self._metrics.alert_waiting.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), ELECTION if self.rules else None)
 
@@ -149,7 +150,9 @@ class Alerting:
         async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
             for rule in self.rules.values():
                 now = datetime.now(UTC)  # from here on somebody looks again
-                one = _One(self, held, rule, known.get(rule.name, _unknown(rule, now))._replace(checked_at=now))
+                state = known.get(rule.name, _unknown(rule, now))._replace(checked_at=now)
+                self.show(state)
+                one = _One(self, held, rule, state)
                 group.create_task(one.watch(), name=f"alert {rule.name}: watch")
                 group.create_task(one.tell(http), name=f"alert {rule.name}: tell")
             await self._changed.wait()
@@ -171,8 +174,9 @@ class Alerting:
         self._complaints.say(f"an alert fails: {what}", "alerts", rule.name, reason)
 
     def show(self, state: State) -> None:
-        """Set the metric."""
+        """Set the metrics."""
         self._metrics.alert_firing.labels(state.name).set(state.firing)
+        self._metrics.alert_waiting.labels(state.name).set(len(state.waiting))
 
     def message(self, rule: Rule, state: str, found: Found, since: datetime) -> dict[str, Any]:
         """Return what a webhook is told: `firing`, `resolved` or `test`."""

@@ -123,6 +123,10 @@ class Metrics:
             "logagg_alert_firing", "1 while an alert fires; of the daemon that evaluates them.", ("alert",),
             registry=self.registry,
         )  # fmt: skip
+        self.alert_waiting = Gauge(
+            "logagg_alert_messages_waiting", "Messages that wait for its webhook; of the daemon that evaluates it.",
+            ("alert",), registry=self.registry,
+        )  # fmt: skip
         self.alert_failures = self._counter(
             "alert_failures", "Times that an alert could not be evaluated, or its webhook not be told.",
             ("alert", "what"),

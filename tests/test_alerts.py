@@ -251,6 +251,7 @@ async def test_what_was_not_told_is_told_by_the_next_daemon(start_daemon: Starte
     async with asyncio.timeout(30):
         while (await states(daemon))["errors"]["waiting"] < 2:
             await asyncio.sleep(0.02)
+    assert await daemon.metric("logagg_alert_messages_waiting", alert="errors") == 2
     waiting = json.loads(await sql.fetchval("select waiting from alerts"))
     assert [each["state"] for each in waiting] == ["firing", "resolved"]
     async with listening(late, port):
@@ -259,6 +260,29 @@ async def test_what_was_not_told_is_told_by_the_next_daemon(start_daemon: Starte
             while (await states(daemon))["errors"]["waiting"]:
                 await asyncio.sleep(0.02)
     assert [each["id"] for each in late.taken] == [each["id"] for each in waiting]
+    assert await daemon.metric("logagg_alert_messages_waiting", alert="errors") == 0
+
+
+async def test_what_waits_is_shown_before_a_rule_can_be_evaluated(small: Store, engine: Engine) -> None:
+    rule = Rule.model_validate({"name": "a", "silence": "1h", "webhook": "http://127.0.0.1:1/"})
+    now, metrics = datetime.now(UTC), Metrics()
+    async with small.alerts.held() as held:
+        assert held
+        await held.save(State("a", True, now, None, now, ({"id": "1"}, {"id": "2"})))
+    behind = asyncio.Event()  # records wait in the journal
+
+    def is_behind() -> bool:
+        behind.set()
+        return True
+
+    alerts = alerting.Alerting([rule], small.alerts, engine, metrics, "", is_behind)
+    running = asyncio.create_task(alerts.run())
+    async with asyncio.timeout(20):
+        await behind.wait()
+    assert metrics.registry.get_sample_value("logagg_alert_messages_waiting", {"alert": "a"}) == 2
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert metrics.registry.get_sample_value("logagg_alert_messages_waiting", {"alert": "a"}) is None
 
 
 async def test_the_command(start_daemon: Starter, receiver: Receiver) -> None:
