@@ -174,17 +174,46 @@ def _span(seconds: float) -> str:
 
 def losses(now: Reading) -> Iterator[Check]:
     """Yield what was given up, lost in the kernel and put aside, since the daemon was started."""
-    dropped = {" ".join(key): value for key, value in now.by("records_dropped_total", "transport", "reason").items()}
-    yield _counted("dropped", dropped, "no record was given up")
-    lost = {key[0]: value for key, value in now.by("datagrams_lost_total", "transport").items()}
-    yield _counted("kernel", lost, "no datagram was lost for want of room in the receive buffer", "datagrams lost")
-    aside = {key[0]: value for key, value in now.by("records_quarantined_total", "transport").items()}
-    yield _counted("quarantine", aside, "no record was put there")
+    yield _counted("dropped", _named(now, "records_dropped_total", "transport", "reason"), "no record was given up")
+    lost, none = _named(now, "datagrams_lost_total", "transport"), "no datagram was lost for want of room"
+    yield _counted("kernel", lost, f"{none} in the receive buffer", "datagrams lost since the start")
+    yield _counted("quarantine", _named(now, "records_quarantined_total", "transport"), "no record was put there")
 
 
-def _counted(name: str, counts: Mapping[str, float], none: str, what: str = "records") -> Check:
+def refusals(now: Reading) -> Iterator[Check]:
+    """Yield who was turned away, made to wait, or failed to shake hands, since the daemon was started."""
+    refused = _named(now, "connections_refused_total", "transport", "reason")
+    refused |= {f"http {status}": count for status, count in _named(now, "requests_refused_total", "status").items()}
+    none, what = "no connection and no request was", "connections and requests since the start (the log says whose)"
+    yield _counted("refused", refused, none, what)
+    limited = _named(now, "limited_total", "source")
+    yield _counted("limited", limited, "no sender was over a limit", "times over a limit since the start")
+    failed = {"tls": now.total("tls_handshake_failures_total")}
+    yield _counted("handshakes", failed, "none over TLS failed", "failed since the start (the log says whose, and why)")
+
+
+def alerts(now: Reading) -> Check:
+    """Return what no webhook has taken yet."""
+    waiting = _named(now, "alert_messages_waiting", "alert")
+    none = "no message waits for a webhook here"
+    return _counted("alerts", waiting, none, "messages that no webhook has taken yet (the log says why)")
+
+
+def replica(now: Reading) -> Check:
+    """Return whether the read replica answers."""
+    away = 0 in now.by("replica_up").values()
+    said = "it does not answer, and the primary is asked instead (the log says why)"
+    return Check("replica", "warning" if away else "ok", said if away else "it answers, or there is none", {})
+
+
+def _named(now: Reading, name: str, *labels: str) -> dict[str, float]:
+    """Return a metric by the values of labels, as one text."""
+    return {" ".join(key): value for key, value in now.by(name, *labels).items()}
+
+
+def _counted(name: str, counts: Mapping[str, float], none: str, what: str = "records since the start") -> Check:
     found = {visible(key): round(value) for key, value in sorted(counts.items()) if value}
-    said = f"{what} since the start: " + ", ".join(f"{key} {count:,}" for key, count in found.items())
+    said = f"{what}: " + ", ".join(f"{key} {count:,}" for key, count in found.items())
     return Check(name, "warning" if found else "ok", said if found else none, found)
 
 
@@ -243,7 +272,8 @@ def _checks(daemon: _Daemon, url: str) -> Iterator[Check]:
     now = daemon.reading()
     yield from books(now)
     yield from losses(now)
-    for check in (journal, packing, maintenance):
+    yield from refusals(now)
+    for check in (journal, packing, maintenance, replica, alerts):
         yield check(now)
 
 
@@ -268,7 +298,8 @@ def doctor(ctx: click.Context, output: str, url: str, token: str | None, timeout
     """Ask a daemon whether it is well.
 
     Says of each thing whether it is ok, and the numbers: whether every record that came is accounted for, what was
-    dropped or put in quarantine, what waits, and whether maintenance runs. Counts are of this run of the daemon.
+    dropped or put in quarantine, who was refused, what waits, whether maintenance runs, the read replica answers and
+    alerts are delivered. Counts are of this run of the daemon.
 
     Exits with 0 when nothing failed, 1 when something did, 2 when the daemon cannot be asked.
     """

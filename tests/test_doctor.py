@@ -59,7 +59,7 @@ async def test_a_daemon_that_is_well(daemon: RunningDaemon) -> None:
     assert any(line.startswith("ok      books of tcp: balanced: received 1 = ") for line in lines)
     assert {line.split(":")[0].split(maxsplit=1)[1] for line in lines} == {
         "answers", "store", "books of http", "books of tcp", "buffer", "dropped", "kernel", "quarantine", "journal",
-        "packing", "maintenance",
+        "packing", "maintenance", "refused", "limited", "handshakes", "replica", "alerts",
     }  # fmt: skip
 
 
