@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import shutil
 import signal
 import socket
@@ -144,6 +146,23 @@ async def test_a_sender_without_the_right_certificate_is_refused(
         " (TLSV1_ALERT_UNKNOWN_CA)",
         "the sender sends HTTP, without TLS (HTTP_REQUEST)",
     ]
+
+
+async def test_without_a_file_for_a_handshake_the_connection_is_closed_and_the_next_one_is_served(
+    start_daemon: Starter, folder: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = await start_daemon(**over(folder, tls_listeners="relp_listen"))
+
+    def full(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "fromfd", full)
+        with pytest.raises(OSError):  # noqa: PT011  # closed in the handshake, in one way or another
+            await send(daemon, "relp_listen", RELP, trusting(folder))
+    (told,) = [line for line in lines if "handshake" in line["event"]]
+    assert (told["peer"], told["reason"]) == ("127.0.0.1", "[Errno 24] Too many open files")
+    assert b"2 rsp 6 200 OK" in await send(daemon, "relp_listen", RELP, trusting(folder))
 
 
 async def test_certificates_of_senders_are_asked_for_where_it_is_said(start_daemon: Starter, folder: Path) -> None:
