@@ -7,6 +7,7 @@ LOGAGG_TEST_LOOP=uvloop runs the asynchronous tests under uvloop; PYTHONASYNCIOD
 import asyncio
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +29,23 @@ from logagg.sinks.store import Store
 hypothesis.settings.register_profile("logagg", deadline=None)
 hypothesis.settings.load_profile("logagg")
 
+# Every worker and hundreds of daemons and commands would compile the same files again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 #: Bytes that name a case by themselves.
 LONGEST_NAME = 16
+
+#: What the server of the tests is spared. Nothing in it outlives the machine: a crash of the server alone loses nothing
+#: without fsync. Little memory is soon warm, and a DROP DATABASE looks through all of it.
+SPARED = {
+    **dict.fromkeys(("fsync", "full_page_writes", "wal_compression", "wal_init_zero"), "off"),
+    "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
+}
+#: A folder in memory, and the bytes that have to be free there: what a server has written stays below.
+MEMORY = Path("/dev/shm")  # noqa: S108 - a name that nobody knows is made in it
+ROOM = 4 << 30
 
 #: Whole daemons: `daemon`, `start_daemon`.
 pytest_plugins = ["daemons"]
@@ -65,17 +81,21 @@ def _with_database(url: str, name: str) -> str:
     return urlsplit(url)._replace(path=f"/{name}").geturl()
 
 
+def _memory() -> Path | None:
+    """Return the folder in memory where there is one with room, or None: the system's for temporary files."""
+    return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM else None
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The address of a server: a temporary embedded one, or the one of LOGAGG_TEST_DATABASE_URL."""
     if url := os.environ.get("LOGAGG_TEST_DATABASE_URL"):
         yield url
         return
-    folder = Path(tempfile.mkdtemp(prefix="logagg-test-"))  # not below pytest's: as root nobody else may enter that
+    # Not below pytest's: as root nobody else may enter that.
+    folder = Path(tempfile.mkdtemp(prefix="logagg-test-", dir=_memory()))
     try:
-        # Nothing here outlives the machine: a crash of the server alone loses nothing without fsync.
-        settings = {"fsync": "off", "full_page_writes": "off", "wal_compression": "off"}
-        with EmbeddedPostgres(folder, settings=settings) as server:
+        with EmbeddedPostgres(folder, settings=SPARED) as server:
             yield server.url
     finally:
         shutil.rmtree(folder)
@@ -100,7 +120,7 @@ def _template(postgres_url: str) -> Iterator[str]:
 def database_url(postgres_url: str, _template: str) -> Iterator[str]:
     """The address of a fresh, migrated database."""
     name = f"logagg_test_{uuid4().hex[:12]}"
-    _run(_execute(postgres_url, f"create database {name} template {_template}"))
+    _run(_execute(postgres_url, f"create database {name} template {_template} strategy file_copy"))
     yield _with_database(postgres_url, name)
     _run(_execute(postgres_url, f"drop database {name} with (force)"))
 
