@@ -12,7 +12,7 @@ run: .venv/run            ## install and run the daemon on an embedded PostgreSQ
 
 test: .venv/dev           ## the whole suite, against a real PostgreSQL
 	$(BIN)/pytest -n 3 --dist worksteal -m "not alone"
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest -n 2 --dist worksteal -m alone
 
 oldest: build/tools/made  ## the suite with the lowest versions that pyproject.toml allows; wants python3.11, the lowest of all
 	python3.11 -m venv --clear build/oldest
