@@ -278,10 +278,10 @@ TIMES = st.sampled_from([event_time(AT, 5), AT, AT + 0.5, 0, 1.5e12, [event_time
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(TIMES, RECORDS), min_size=1, max_size=4))
 def test_many_at_once_are_what_they_are_one_by_one(some: list[tuple[Any, Any]]) -> None:
-    values = [pack(list(event)) for event in some] * FEW
-    single = [decode([Events("t.a", value, 1)], ORIGIN) for value in values]
+    values = [pack(list(event)) for event in some]
+    single = [decode([Events("t.a", value, 1)], ORIGIN) for value in values] * FEW
 
-    many = decode([Events("t.a", b"".join(values), len(values))], ORIGIN)
+    many = decode([Events("t.a", b"".join(values * FEW), len(values) * FEW)], ORIGIN)
 
     assert list(records_of(many)) == [record for decoded in single for record in records_of(decoded)]
     rejects = [reject for decoded in single for reject in decoded.rejects]
