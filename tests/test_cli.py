@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -236,9 +237,12 @@ IS_IT = "is it the HTTP port of logagg?"
 
 
 def test_no_answer_in_time_and_no_http() -> None:
-    with Scripted(lambda *_: (time.sleep(0.5), (200, {}, []))[1]) as server:  # type: ignore[func-returns-value]  # sleeps
-        result = logagg("search", "--timeout", "0.05", "--url", server.url)
-    assert result.stderr == f"logagg: no answer from {server.url} within 0.05 s (--timeout)\n"
+    heard = threading.Event()
+    with Scripted(lambda *_: (heard.wait(60), (200, {}, []))[1]) as server:
+        # Enough for /healthz, which is answered, on a machine that is busy.
+        result = logagg("search", "--timeout", "0.5", "--url", server.url)
+        heard.set()
+    assert result.stderr == f"logagg: no answer from {server.url} within 0.5 s (--timeout)\n"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         for command in ("search", "export", "send"):
