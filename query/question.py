@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from logagg.query.tables import Table, Tables
 from logagg.query.words import may_match
 from logagg.sinks.errors import BlobDamaged
 from logagg.sinks.frames import SCHEMA
-from logagg.sinks.store import BatchInfo, Store
+from logagg.sinks.store import BatchInfo, Loaded, Store
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -237,6 +237,19 @@ class Question:
             self._read[batch.batch] = frame.height
         return frame
 
+    async def matches(self, plan: Plan, batch: BatchInfo, columns: Sequence[str]) -> pl.DataFrame | None:
+        """Return the matching records of a packed batch, in these columns: read for them alone when they are few.
+
+        Return None when the batch cannot be read.
+        """
+        needed = sorted(columns_needed(plan.node)) or ["severity"]
+
+        def chosen(frame: pl.DataFrame) -> pl.Series:
+            self._read[batch.batch] = frame.height
+            return self.mask(plan.node, frame)
+
+        return await self._loaded(batch, self._store.select(batch, columns, needed, chosen))
+
     def mask(self, node: Node, frame: pl.DataFrame) -> pl.Series:
         """Evaluate; raises QueryLimit when the time is over."""
         return evaluate(node, frame, self._check)
@@ -245,8 +258,11 @@ class Question:
         self, batch: BatchInfo, columns: Sequence[str], ids: Sequence[int] | None = None
     ) -> pl.DataFrame | None:
         """Return the records of a batch, or those with these ids; None when it is damaged, or gone meanwhile."""
+        return await self._loaded(batch, self._store.load(batch, columns, ids))
+
+    async def _loaded(self, batch: BatchInfo, loading: Awaitable[Loaded]) -> pl.DataFrame | None:
         try:
-            loaded = await self._store.load(batch, columns, ids)
+            loaded = await loading
         except BlobDamaged as error:
             if str(error) not in self.stats.damaged:
                 self.stats.damaged.append(str(error))

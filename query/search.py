@@ -18,7 +18,7 @@ from logagg.query.plan import BULK, TIMESTAMP, Plan
 from logagg.query.question import AT_ONCE, RECORD, Question
 from logagg.query.records import to_records
 from logagg.query.summaries import promising, totals
-from logagg.query.syntax import Compare
+from logagg.query.syntax import All, Compare
 from logagg.sinks.frames import PLACE_BITS
 from logagg.sinks.store import BatchInfo
 
@@ -182,6 +182,9 @@ async def _looked_up(question: Question, plan: Plan, batches: Sequence[BatchInfo
         if heavy and question.rare:
             found = await question.few(plan, batch, _KEY)
             return None if found is None else top.chosen(found)
+        if batch.packed and not heavy and plan.node != All():
+            found = await question.matches(plan, batch, _KEY)
+            return None if found is None else await question.run(top.chosen, found)
         frame = await question.frame(plan, batch, _KEY)
         return None if frame is None else await question.run(first, frame)
 

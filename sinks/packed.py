@@ -2,39 +2,30 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import asyncpg
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import structlog
 
 from logagg.sinks import filters, frames, packing, words
 from logagg.sinks.batches import BatchInfo, Loaded, among
+from logagg.sinks.blobs import PARTS, Blobs, File, Reader, Rewritten
 from logagg.sinks.cache import Cache
-from logagg.sinks.errors import BlobDamaged, StoreError, StoreUnavailable, unavailable
-from logagg.sinks.pieces import Pieces
+from logagg.sinks.errors import BlobDamaged, StoreUnavailable, unavailable
 from logagg.sinks.threads import read_in_thread
 
 log = structlog.get_logger("packed")
 
-_PARTS = {"head": packing.HEAD, "body": packing.BODY}
-#: `%s` are names out of `_PARTS`. A part is null for a batch that is not packed.
-_BLOBS = "select packed_at, checksums, %s from batches where batch = $1"
-_CHECKSUMS = "select packed_at, checksums from batches where batch = $1"
-#: Starts and lengths of what is wanted of the head, and of the body. No more of them is read, for they are stored as
-#: they are, in chunks.
-_PIECES = """
-select packed_at,
-    array(select substr(head, at + 1, size) from unnest($2::int[], $3::int[]) with ordinality as a (at, size, place)
-        order by place) as head,
-    array(select substr(body, at + 1, size) from unnest($4::int[], $5::int[]) with ordinality as a (at, size, place)
-        order by place) as body
-from batches where batch = $1
-"""
+#: Tells which records of some columns are wanted.
+Chosen = Callable[[pl.DataFrame], pl.Series]
+#: Of records in their batch, ascending.
+Places = npt.NDArray[np.int64]
+
 #: One row a batch, with the blocks of all words behind each other. $2 are the upper halves of the hashes: see
 #: `filters.block_of`. Neither the length of the filter nor a block of it needs the whole filter to be read.
 _BLOCKS = """
@@ -49,46 +40,17 @@ _SUMMARIES = """
 select batch, packed_at, checksums, summary from batches where batch = any($1::bigint[]) and packed_at is not null
 """
 _SUMMARY = "summary"
-#: Bytes that the pieces of a batch take in memory, about.
-_KNOWN = 3000
+#: Of so many records that were chosen it is kept where they stand; and the bytes that one takes, about.
+_FEW, _ROW = 2000, 150
 #: An empty frame: there is no summary.
 _NONE = pl.DataFrame(schema=packing.SUMMARY)
 
 
-class Reader(Protocol):
-    """Gives a connection to read with: `Connections.reader`."""
+class _Rows(NamedTuple):
+    """Where some records of a batch stand, by id, and how many it has."""
 
-    def __call__(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """Return a context manager that gives a connection."""
-
-
-class _Rewritten(Exception):
-    """The packed form of a batch is of another version than the one that was asked for."""
-
-    def __init__(self, version: int) -> None:
-        self.version = version
-
-
-@dataclass(frozen=True)
-class _File:
-    """A part of a packed batch as it was fetched: the whole of it, or what some row groups need."""
-
-    parts: Sequence[bytes]
-    #: Of the whole; None for one that was compared with them already, or is older than they are.
-    checksums: bytes | None = None
-    pieces: Pieces | None = None
-
-    @property
-    def size(self) -> int:
-        """In bytes, as it came."""
-        return sum(map(len, self.parts))
-
-    def read(self, part: str, columns: Sequence[str], groups: Sequence[int] | None) -> pl.DataFrame:
-        """Decode columns of these row groups, None is all. Raises any error for what is damaged."""
-        if groups is not None and self.pieces:
-            return packing.read_groups(self.pieces.joined(groups, self.parts), columns, groups)
-        blob = packing.checked(self.parts[0], self.checksums, part)
-        return packing.read(blob, columns) if groups is None else packing.read_groups(blob, columns, groups)
+    height: int
+    places: dict[int, int]
 
 
 class PackedReader:
@@ -102,11 +64,11 @@ class PackedReader:
         """Ask the replica first, if there is one, and `reader` for what that does not give."""
         self._reader = reader
         self._replica = replica
+        self._blobs = Blobs(reader, replica, cache_bytes // 4)
         self._columns: Cache[tuple[int, int, str], pl.Series] = Cache(cache_bytes)
         self._summaries: Cache[tuple[int, int], pl.DataFrame] = Cache(cache_bytes // 4)
-        #: Parts as they were fetched: a record that is found in a batch is read from it in the next moment.
-        self._blobs: Cache[tuple[int, int, str], bytes] = Cache(cache_bytes // 4)
-        self._pieces: Cache[tuple[int, int], dict[str, Pieces]] = Cache(cache_bytes // 16)
+        #: Where in its batch a record stands that was found just now, for it is read in the next moment.
+        self._found: Cache[tuple[int, int], _Rows] = Cache(cache_bytes // 16)
         #: While a batch is loaded, others that want it wait, and find it in the cache.
         self._loading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
@@ -124,13 +86,19 @@ class PackedReader:
         """
         return await self._of_one_version(batch, lambda version: self._take(batch.batch, version, columns, ids))
 
+    async def select(self, batch: BatchInfo, columns: Sequence[str], of: Sequence[str], chosen: Chosen) -> Loaded:
+        """Return the records that are chosen by the columns `of`, in a thread; otherwise as `take`."""
+        return await self._of_one_version(
+            batch, lambda version: self._select(batch.batch, version, columns, of, chosen)
+        )
+
     @staticmethod
     async def _of_one_version(batch: BatchInfo, work: Callable[[int], Awaitable[Loaded]]) -> Loaded:
         version = batch.version
         while True:
             try:
                 return await work(version)
-            except _Rewritten as found:
+            except Rewritten as found:
                 version = found.version
 
     async def _load(self, number: int, version: int, columns: Sequence[str]) -> Loaded:
@@ -149,17 +117,39 @@ class PackedReader:
         return Loaded(pl.DataFrame([held[name] for name in columns]), fetched)
 
     async def _take(self, number: int, version: int, columns: Sequence[str], ids: Sequence[int]) -> Loaded:
-        places = await self._load(number, version, ["id"])
-        wanted, groups = await read_in_thread(_places, places.frame["id"], ids)
-        if not groups or len(groups) * packing.GROUP * 2 > len(wanted):
+        rows = self._found.get((number, version))
+        if rows and len(ids) <= len(rows.places) and all(id_ in rows.places for id_ in ids):
+            places = np.array(sorted(rows.places[id_] for id_ in ids), dtype=np.int64)
+            return await self._at(number, version, columns, rows.height, places)
+        return await self._select(number, version, columns, ["id"], lambda frame: among(frame["id"], ids))
+
+    async def _select(
+        self, number: int, version: int, columns: Sequence[str], of: Sequence[str], chosen: Chosen
+    ) -> Loaded:
+        told = await self._load(number, version, of)
+        height = told.frame.height
+        places = await read_in_thread(lambda: np.flatnonzero(chosen(told.frame).to_numpy()))
+        found = await self._at(number, version, columns, height, places)
+        if "id" in columns and len(places) == found.frame.height <= _FEW:
+            known = _Rows(height, dict(zip(found.frame["id"].to_list(), places.tolist(), strict=True)))
+            self._found.put((number, version), known, _ROW * (len(places) + 1))
+        return found._replace(fetched=told.fetched + found.fetched)
+
+    async def _at(self, number: int, version: int, columns: Sequence[str], height: int, places: Places) -> Loaded:
+        """Return the records at these places, ascending, of a batch of so many."""
+        groups = np.unique(places // packing.GROUP)
+        if not len(groups):
+            return Loaded(frames.empty(columns), 0)
+        if len(groups) * packing.GROUP * 2 > height:
             loaded = await self._load(number, version, columns)
-            return Loaded(await read_in_thread(loaded.frame.filter, wanted), places.fetched + loaded.fetched)
-        found, fetched = await self._read(number, version, columns, groups)
+            whole = loaded.frame
+            return loaded._replace(frame=await read_in_thread(whole.__getitem__, places) if whole.height else whole)
+        found, fetched = await self._read(number, version, columns, groups.tolist())
         if found is None:
             return Loaded(frames.empty(columns), 0)
-        rows = pl.concat([wanted[group * packing.GROUP : (group + 1) * packing.GROUP] for group in groups])
+        inside = np.searchsorted(groups, places // packing.GROUP) * packing.GROUP + places % packing.GROUP
         frame = pl.DataFrame([found[name] for name in columns])
-        return Loaded(await read_in_thread(frame.filter, rows), places.fetched + fetched)
+        return Loaded(await read_in_thread(frame.__getitem__, inside), fetched)
 
     async def _read(
         self, number: int, version: int, columns: Sequence[str], groups: Sequence[int] | None = None
@@ -168,84 +158,16 @@ class PackedReader:
 
         And how many bytes were fetched. Head and body are decoded in threads of their own.
         """
-        wanted = {part: some for part, names in _PARTS.items() if (some := [name for name in columns if name in names])}
-        files = {
-            part: _File([blob]) for part in wanted if (blob := self._blobs.get((number, version, part))) is not None
-        }
-        missing = [part for part in wanted if part not in files]
-        fresh = await self._fetched(number, version, missing, groups)
-        if fresh is None:
+        wanted = {part: some for part, names in PARTS.items() if (some := [name for name in columns if name in names])}
+        files = await self._blobs.fetch(number, version, list(wanted), groups)
+        if files is None:
             return None, 0
-        files |= fresh
         parts = (read_in_thread(_decoded, number, part, files[part], wanted[part], groups) for part in wanted)
         found: dict[str, pl.Series] = {}
         for decoded in await asyncio.gather(*parts):
             found |= decoded
-        for part, file in fresh.items():
-            if file.pieces is None:
-                self._blobs.put((number, version, part), file.parts[0], file.size)
-        return found, sum(file.size for file in fresh.values())
-
-    async def _fetched(
-        self, number: int, version: int, parts: Sequence[str], groups: Sequence[int] | None
-    ) -> "dict[str, _File] | None":
-        """Return parts of a batch as they are stored, or what these row groups need; None when the batch is gone."""
-        if not parts:
-            return {}
-        if groups is not None:
-            pieces = await self._pieces_of(number, version)
-            if pieces is None:
-                return None
-            if all(pieces[part].ends for part in parts):
-                return await self._fetched_pieces(number, version, {part: pieces[part] for part in parts}, groups)
-        row = await self._row(_BLOBS % ", ".join(parts), number, version)
-        if row is None:
-            return None
-        self._know(number, version, row["checksums"])
-        return {part: _File([row[part]], checksums=row["checksums"]) for part in parts}
-
-    async def _fetched_pieces(
-        self, number: int, version: int, pieces: dict[str, Pieces], groups: Sequence[int]
-    ) -> "dict[str, _File] | None":
-        ranges = (pieces[part].needed(groups) if part in pieces else () for part in _PARTS)
-        bounds = [[bound[place] for bound in some] for some in ranges for place in (0, 1)]
-        row = await self._row(_PIECES, number, version, *bounds)
-        return None if row is None else {part: _File(row[part], pieces=some) for part, some in pieces.items()}
-
-    async def _pieces_of(self, number: int, version: int) -> dict[str, Pieces] | None:
-        if (known := self._pieces.get((number, version))) is not None:
-            return known
-        row = await self._row(_CHECKSUMS, number, version)
-        return None if row is None else self._know(number, version, row["checksums"])
-
-    def _know(self, number: int, version: int, checksums: bytes | None) -> dict[str, Pieces]:
-        pieces = packing.pieces(checksums)
-        self._pieces.put((number, version), pieces, _KNOWN)
-        return pieces
-
-    async def _row(self, query: str, number: int, version: int, *arguments: object) -> dict[str, Any] | None:
-        """Return what a query says of a packed batch; None when the batch is gone.
-
-        Raises StoreError for a batch that is not packed, and _Rewritten.
-        """
-        if self._replica:
-            with suppress(StoreUnavailable):
-                async with self._replica() as con:
-                    row = await con.fetchrow(query, number, *arguments)
-                if row and row["packed_at"] == version:
-                    return dict(row)
-        with unavailable():
-            async with self._reader() as con:
-                row = await con.fetchrow(query, number, *arguments)
-        if row is None:
-            return None
-        stored = dict(row)
-        if stored["packed_at"] is None or any(stored.get(part, b"") is None for part in _PARTS):
-            message = f"batch {number} is not packed"
-            raise StoreError(message)
-        if stored["packed_at"] != version:
-            raise _Rewritten(stored["packed_at"])
-        return stored
+        self._blobs.keep(number, version, files)
+        return found, sum(file.fetched for file in files.values())
 
     async def may_hold(self, batches: Sequence[BatchInfo], asked: Sequence[str]) -> dict[int, list[bool]]:
         """Tell for each batch which words it may hold; batches without a filter are absent.
@@ -299,14 +221,8 @@ class PackedReader:
         return rows
 
 
-def _places(found: pl.Series, ids: Sequence[int]) -> tuple[pl.Series, list[int]]:
-    """Tell which ids of a batch are among those, and the row groups in which they are."""
-    wanted = among(found, ids)
-    return wanted, sorted(set((wanted.arg_true() // packing.GROUP).to_list()))
-
-
 def _decoded(
-    number: int, part: str, file: _File, columns: Sequence[str], groups: Sequence[int] | None
+    number: int, part: str, file: File, columns: Sequence[str], groups: Sequence[int] | None
 ) -> dict[str, pl.Series]:
     """Return columns out of a part of a batch, or out of some of its row groups. Raises BlobDamaged."""
     try:

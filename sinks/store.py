@@ -23,7 +23,7 @@ from logagg.sinks.connections import NOT_YET, Connections
 from logagg.sinks.errors import StoreError, StoreUnavailable, unavailable
 from logagg.sinks.keys import Keys
 from logagg.sinks.owners import Owner
-from logagg.sinks.packed import PackedReader
+from logagg.sinks.packed import Chosen, PackedReader
 from logagg.sinks.packer import Packer
 from logagg.sinks.replica import Replica
 from logagg.sinks.sources import Sources
@@ -307,9 +307,7 @@ class Store:
     async def load(self, batch: BatchInfo, columns: Sequence[str], ids: Sequence[int] | None = None) -> Loaded:
         """Return the records of a batch, or those with these ids, in any order; columns and types as in frames.FULL.
 
-        Ids may be a range, of which not all need to be there.
-
-        Raises BlobDamaged for a packed form that cannot be read.
+        Ids may be a range, of which not all need to be there. Raises BlobDamaged for a packed form that cannot be read.
         """
         if own := self._own.get(batch.batch):
             return Loaded(await own.load(columns, ids), 0)
@@ -323,18 +321,19 @@ class Store:
             # It was packed, and its day dropped, since the batch was listed.
         return await (self._packed.load(batch, columns) if ids is None else self._packed.take(batch, columns, ids))
 
-    async def may_hold(self, batches: Sequence[BatchInfo], words: Sequence[str]) -> dict[int, list[bool]]:
-        """Tell by the filters of packed batches which words they may hold: batch number -> one answer a word.
+    async def select(self, batch: BatchInfo, columns: Sequence[str], of: Sequence[str], chosen: Chosen) -> Loaded:
+        """Return the records of a packed batch that `chosen` tells, in a thread, by the columns `of`; see `load`."""
+        return await self._packed.select(batch, columns, of, chosen)
 
-        A batch that is not in the answer may hold anything. A word is a run of word characters, in any case.
+    async def may_hold(self, batches: Sequence[BatchInfo], words: Sequence[str]) -> dict[int, list[bool]]:
+        """Tell by the filters of packed batches which words, runs of word characters in any case, they may hold.
+
+        By number of the batch, one answer a word. A batch that is not in the answer may hold anything.
         """
         return await self._packed.may_hold(self._in_packed_form(batches), words)
 
     async def summaries(self, batches: Sequence[BatchInfo]) -> dict[int, pl.DataFrame]:
-        """Return the counts of packed batches by minute, environment, service and severity; packing.SUMMARY.
-
-        A batch that is not in the answer has none.
-        """
+        """Return by batch, if it has any, the counts by minute, environment, service and severity: packing.SUMMARY."""
         return await self._packed.summaries(self._in_packed_form(batches))
 
     def _in_packed_form(self, batches: Sequence[BatchInfo]) -> list[BatchInfo]:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import polars as pl
@@ -7,6 +7,7 @@ import pytest
 
 from logagg.sinks import packing
 from logagg.sinks.batches import BatchInfo
+from logagg.sinks.blobs import Blobs
 from logagg.sinks.cache import Cache
 from logagg.sinks.connections import Connections
 from logagg.sinks.errors import BlobDamaged, StoreError
@@ -111,16 +112,56 @@ async def test_a_record_is_read_from_a_piece_of_its_batch(connections: Connectio
         whole = await con.fetchval(sizes, number)
     reader = PackedReader(connections.reader, 8 * MB)
     await reader.load(info(number), ["id"])
-    reader._blobs = Cache(8 * MB)
+    reader._blobs = Blobs(connections.reader, None, 8 * MB)
     for place in (5, 40_000, 59_999):
         taken = await reader.take(info(number), COLUMNS, [place])
         assert taken.frame.equals(frame.filter(pl.col("id") == place).select(COLUMNS))
         if packed_before == "with pieces":
             assert 0 < taken.fetched < whole / 3
-    reader._pieces = Cache(MB)
-    reader._blobs = Cache(8 * MB)
+    reader._found = Cache(MB)
+    reader._blobs = Blobs(connections.reader, None, 8 * MB)
     taken = await reader.take(info(number), COLUMNS, [7])
     assert taken.frame.equals(frame.filter(pl.col("id") == 7).select(COLUMNS))
+
+
+@pytest.mark.parametrize("places", [[], [0], [59_999], [3, 4, 20_000], range(0, 60_000, 9), range(60_000)])
+async def test_records_are_chosen_by_some_columns(connections: Connections, places: Sequence[int]) -> None:
+    """And found again by their ids; neither reads what the others need."""
+    frame = records(60_000)
+    number = await put(connections, frame)
+    reader = PackedReader(connections.reader, 8 * MB)
+    ids = pl.Series(list(places), dtype=pl.Int64)
+    expected = frame.filter(pl.col("id").is_in(ids.implode()))
+    for columns in (["timestamp", "id"], ["message"], list(FULL)):
+        chosen = await reader.select(info(number), columns, ["id"], lambda told: told["id"].is_in(ids.implode()))
+        assert chosen.frame.select(columns).sort(columns[-1]).equals(expected.select(columns).sort(columns[-1]))
+    taken = await reader.take(info(number), ["id", *COLUMNS[1:]], ids.to_list())
+    assert taken.frame.sort("id").equals(expected.select(COLUMNS))
+    some = ids.to_list()[:1]
+    taken = await reader.take(info(number), COLUMNS, some)
+    assert taken.frame.equals(expected.select(COLUMNS).filter(pl.col("id").is_in(some)))
+
+
+async def test_what_was_chosen_is_of_the_version_it_was_chosen_in(connections: Connections) -> None:
+    number = await put(connections, records(60_000))
+    reader = PackedReader(connections.reader, 8 * MB)
+
+    def last(told: pl.DataFrame) -> pl.Series:
+        return told["id"] == 59_999
+
+    before = info(number)
+    assert (await reader.select(before, ["id"], ["id"], last)).frame["id"].to_list() == [59_999]
+    packed = await asyncio.to_thread(packing.pack, records(60_000).filter(pl.col("id") % 3 > 0))
+    async with connections.writer() as con:
+        await con.execute(_REWRITE, number, packed.head, packed.body, packed.checksums)
+    for known in (before, before._replace(version=1)):
+        assert (await reader.take(known, COLUMNS, [59_999])).frame["id"].to_list() == [59_999]
+        assert (await reader.take(known, COLUMNS, [59_998, 59_997])).frame["id"].to_list() == [59_998]
+        assert (await reader.select(known, COLUMNS, ["service", "id"], last)).frame["id"].to_list() == [59_999]
+    async with connections.writer() as con:
+        await con.execute("delete from batches where batch = $1", number)
+    reader._blobs = Blobs(connections.reader, None, 8 * MB)
+    assert (await reader.take(before._replace(version=1), list(FULL), [59_999])).frame.height == 0
 
 
 async def test_damage_of_one_piece_concerns_no_other(connections: Connections) -> None:
