@@ -47,12 +47,12 @@ class Replica:
                 pool = await self._connected()
                 async with pool.acquire(timeout=_PATIENCE) as con:
                     yield con
-        except StoreUnavailable as error:
+        except (StoreUnavailable, UnicodeError) as error:  # the latter of a host whose name has no form for DNS
             if not self.trouble:
                 log.warning("the read replica does not answer; the primary is asked instead", reason=str(error))
             self.trouble = str(error)
             self._until = time.monotonic() + self.pause
-            raise
+            raise StoreUnavailable(self.trouble) from error
         if self.trouble:
             self.trouble = None
             log.info("the read replica answers again")

@@ -253,15 +253,20 @@ async def test_a_standby_is_told_from_a_primary(asked: Asked, standby: Standby, 
     assert read.exit_code == 0, read.stderr
 
 
-async def test_a_daemon_says_how_it_is_before_anybody_asks(start_daemon: Starter) -> None:
-    daemon = await start_daemon(reader_database_url="postgresql://nobody@127.0.0.1:1/none")
+NO_NAME = f"postgresql://logagg@{'a' * 70}.example/logagg"  # has no form for DNS
+
+
+@pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/none", NO_NAME])
+async def test_a_daemon_says_how_it_is_before_anybody_asks(start_daemon: Starter, url: str) -> None:
+    daemon = await start_daemon(reader_database_url=url)
     async with asyncio.timeout(30):
         while await daemon.metric("logagg_replica_up"):
             await asyncio.sleep(0.02)
 
 
-async def test_what_the_watch_does_not_expect_does_not_end_it(lines: Lines) -> None:
-    replica = Replica(f"postgresql://logagg@{'a' * 70}.example/logagg")  # has no form for DNS
+async def test_what_the_watch_does_not_expect_does_not_end_it(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = Replica(NO_NAME)
+    monkeypatch.setattr(replica, "_connected", None)
     watching = asyncio.create_task(replica.watch(0.01))
     async with asyncio.timeout(30):
         while [line["event"] for line in lines].count("the read replica cannot be asked") < 2:
