@@ -108,7 +108,7 @@ class Blobs:
             pieces = await self._pieces_of(number, version)
             if pieces is None:
                 return None
-            if all(pieces[part].ends for part in parts):
+            if all(pieces[part].have(groups) for part in parts):
                 return await self._fetched_pieces(number, version, {part: pieces[part] for part in parts}, groups)
         row = await self._row(_BLOBS % ", ".join(parts), number, version)
         if row is None:

@@ -30,25 +30,26 @@ class Pieces(NamedTuple):
             ends = _ends(file)
         except (IndexError, KeyError, TypeError, ValueError):
             ends = []
-        bounds = [0, *ends]
-        if not all(start < end for start, end in pairwise(bounds)) or len(ends) >> 16 or bounds[-1] >> 32:
+        if len(ends) >> 16 or not _possible(ends):
             ends = []
         return cls(tuple(ends), tuple(zlib.crc32(file[start:end]) for start, end in pairwise([0, *ends])))
 
     @classmethod
     def unpack(cls, data: bytes, at: int) -> tuple[Self, int]:
-        """Read what `pack` wrote at a place; return where it ends, too. There are none where nothing is written."""
-        if at >= len(data):
-            return cls((), ()), at
-        (count,) = _COUNT.unpack_from(data, at)
+        """Read what `pack` wrote at a place; return where it ends, too. Anything else tells of no pieces."""
         start = at + _COUNT.size
-        end = start + count * _PIECE.size
-        pieces = list(_PIECE.iter_unpack(data[start:end]))
-        return cls(tuple(place for place, _ in pieces), tuple(checksum for _, checksum in pieces)), end
+        end = start + _COUNT.unpack(data[at:start])[0] * _PIECE.size if len(data) >= start else start
+        pieces = list(_PIECE.iter_unpack(data[start:end])) if len(data) >= end else []
+        ends = tuple(place for place, _ in pieces)
+        return cls(ends, tuple(checksum for _, checksum in pieces)) if _possible(ends) else cls((), ()), end
 
     def pack(self) -> bytes:
         """Return their number in 2 bytes, and of each the end and the checksum in 4 bytes each, big-endian."""
         return _COUNT.pack(len(self.ends)) + b"".join(map(_PIECE.pack, self.ends, self.checksums))
+
+    def have(self, groups: Sequence[int]) -> bool:
+        """Tell whether these row groups are among them."""
+        return max(groups) < len(self.ends) - 1
 
     def needed(self, groups: Sequence[int]) -> list[tuple[int, int]]:
         """Return start and length of what these row groups are read with: they, then the footer."""
@@ -71,6 +72,11 @@ class Pieces(NamedTuple):
 
     def _bounds(self, place: int) -> tuple[int, int]:
         return self.ends[place - 1] if place else 0, self.ends[place]
+
+
+def _possible(ends: Sequence[int]) -> bool:
+    """Tell whether the pieces of a file may end there; PostgreSQL counts its bytes with 31 bits."""
+    return all(start < end for start, end in pairwise([0, *ends])) and not max(ends, default=0) >> 31
 
 
 def _ends(file: bytes) -> list[int]:

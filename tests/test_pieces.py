@@ -5,6 +5,8 @@ from itertools import combinations
 
 import polars as pl
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from logagg.sinks.pieces import Pieces
 
@@ -93,7 +95,18 @@ def test_they_are_stored_behind_something_and_behind_each_other() -> None:
         pieces, at = Pieces.unpack(stored, at)
         found.append(pieces)
     assert found == [one, none, other, none]  # there is nothing behind the third
-    assert at == len(stored)
+    for cut in range(4, 4 + len(one.pack())):
+        assert Pieces.unpack(stored[:cut], 4)[0] == none
+
+
+@given(st.binary(max_size=60))
+@example(b"\0\2" + b"\0\0\0\2" + b"abcd" + b"\0\0\0\1" + b"abcd")
+@example(b"\0\1" + b"\xff\xff\xff\xff" + b"abcd")
+@example(b"\0\1" + b"\0\0\0\0" + b"abcd")
+def test_what_is_stored_may_be_damaged_too(stored: bytes) -> None:
+    pieces, _ = Pieces.unpack(stored, 0)
+    for start, length in pieces.needed([0]) if pieces.have([0]) else ():
+        assert 0 <= start < start + length < 1 << 31
 
 
 @pytest.mark.parametrize(
