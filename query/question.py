@@ -238,17 +238,18 @@ class Question:
         return frame
 
     async def matches(self, plan: Plan, batch: BatchInfo, columns: Sequence[str]) -> pl.DataFrame | None:
-        """Return the matching records of a packed batch, in these columns: read for them alone when they are few.
+        """Return the matching records of a packed batch, in these columns; None when it cannot be read.
 
-        Return None when the batch cannot be read.
+        With `id` among them, the store knows where they stand when they are loaded by their ids.
         """
-        needed = sorted(columns_needed(plan.node)) or ["severity"]
 
         def chosen(frame: pl.DataFrame) -> pl.Series:
             self._read[batch.batch] = frame.height
             return self.mask(plan.node, frame)
 
-        return await self._loaded(batch, self._store.select(batch, columns, needed, chosen))
+        needed = sorted({*columns, *columns_needed(plan.node)})
+        found = await self._loaded(batch, self._store.select(batch, needed, chosen))
+        return None if found is None else found[list(columns)]
 
     def mask(self, node: Node, frame: pl.DataFrame) -> pl.Series:
         """Evaluate; raises QueryLimit when the time is over."""

@@ -86,11 +86,12 @@ class PackedReader:
         """
         return await self._of_one_version(batch, lambda version: self._take(batch.batch, version, columns, ids))
 
-    async def select(self, batch: BatchInfo, columns: Sequence[str], of: Sequence[str], chosen: Chosen) -> Loaded:
-        """Return the records that are chosen by the columns `of`, in a thread; otherwise as `take`."""
-        return await self._of_one_version(
-            batch, lambda version: self._select(batch.batch, version, columns, of, chosen)
-        )
+    async def select(self, batch: BatchInfo, columns: Sequence[str], chosen: Chosen) -> Loaded:
+        """Return the records that `chosen` tells by these columns, in a thread; otherwise as `load`.
+
+        With their ids among the columns, `take` knows where they stand, for it is called in the next moment.
+        """
+        return await self._of_one_version(batch, lambda version: self._select(batch.batch, version, columns, chosen))
 
     @staticmethod
     async def _of_one_version(batch: BatchInfo, work: Callable[[int], Awaitable[Loaded]]) -> Loaded:
@@ -119,21 +120,20 @@ class PackedReader:
     async def _take(self, number: int, version: int, columns: Sequence[str], ids: Sequence[int]) -> Loaded:
         rows = self._found.get((number, version))
         if rows and len(ids) <= len(rows.places) and all(id_ in rows.places for id_ in ids):
-            places = np.array(sorted(rows.places[id_] for id_ in ids), dtype=np.int64)
+            places = np.array(sorted({rows.places[id_] for id_ in ids}), dtype=np.int64)
             return await self._at(number, version, columns, rows.height, places)
-        return await self._select(number, version, columns, ["id"], lambda frame: among(frame["id"], ids))
-
-    async def _select(
-        self, number: int, version: int, columns: Sequence[str], of: Sequence[str], chosen: Chosen
-    ) -> Loaded:
-        told = await self._load(number, version, of)
-        height = told.frame.height
-        places = await read_in_thread(lambda: np.flatnonzero(chosen(told.frame).to_numpy()))
-        found = await self._at(number, version, columns, height, places)
-        if "id" in columns and len(places) == found.frame.height <= _FEW:
-            known = _Rows(height, dict(zip(found.frame["id"].to_list(), places.tolist(), strict=True)))
-            self._found.put((number, version), known, _ROW * (len(places) + 1))
+        told = await self._load(number, version, ["id"])
+        _, places = await read_in_thread(_selected, told.frame, lambda frame: among(frame["id"], ids))
+        found = await self._at(number, version, columns, told.frame.height, places)
         return found._replace(fetched=told.fetched + found.fetched)
+
+    async def _select(self, number: int, version: int, columns: Sequence[str], chosen: Chosen) -> Loaded:
+        whole = await self._load(number, version, columns)
+        found, places = await read_in_thread(_selected, whole.frame, chosen)
+        if "id" in columns and len(places) <= _FEW:
+            rows = _Rows(whole.frame.height, dict(zip(found["id"].to_list(), places.tolist(), strict=True)))
+            self._found.put((number, version), rows, _ROW * (len(places) + 1))
+        return whole._replace(frame=found)
 
     async def _at(self, number: int, version: int, columns: Sequence[str], height: int, places: Places) -> Loaded:
         """Return the records at these places, ascending, of a batch of so many."""
@@ -219,6 +219,12 @@ class PackedReader:
                 async with self._reader() as con:
                     rows += await con.fetch(query, left, *arguments)
         return rows
+
+
+def _selected(frame: pl.DataFrame, chosen: Chosen) -> tuple[pl.DataFrame, Places]:
+    """Return the records that are chosen, and where they stand."""
+    mask = chosen(frame)
+    return frame.filter(mask), np.flatnonzero(mask.to_numpy())
 
 
 def _decoded(

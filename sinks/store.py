@@ -321,9 +321,9 @@ class Store:
             # It was packed, and its day dropped, since the batch was listed.
         return await (self._packed.load(batch, columns) if ids is None else self._packed.take(batch, columns, ids))
 
-    async def select(self, batch: BatchInfo, columns: Sequence[str], of: Sequence[str], chosen: Chosen) -> Loaded:
-        """Return the records of a packed batch that `chosen` tells, in a thread, by the columns `of`; see `load`."""
-        return await self._packed.select(batch, columns, of, chosen)
+    async def select(self, batch: BatchInfo, columns: Sequence[str], chosen: Chosen) -> Loaded:
+        """Return the records of a packed batch that `chosen` tells, in a thread, by these columns; see `load`."""
+        return await self._packed.select(batch, columns, chosen)
 
     async def may_hold(self, batches: Sequence[BatchInfo], words: Sequence[str]) -> dict[int, list[bool]]:
         """Tell by the filters of packed batches which words, runs of word characters in any case, they may hold.
