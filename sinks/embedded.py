@@ -151,7 +151,9 @@ class EmbeddedPostgres:
         who = f"the user {programs.USER}, which PostgreSQL runs as," if user else "this user"
         message = f"{who} cannot enter {wall} (mode {stat.S_IMODE(wall.stat().st_mode):04o}): "
         if user and wall == self.data_dir.resolve():
-            raise EmbeddedError(f"{message}chown {programs.USER} {wall}, or set LOGAGG_DATA_DIR to another folder")
+            # What a cluster holds must be the server's, too; a folder without one may hold anything, of anybody.
+            chown = "chown -R" if self.cluster.exists() else "chown"
+            raise EmbeddedError(f"{message}{chown} {programs.USER} {wall}, or set LOGAGG_DATA_DIR to another folder")
         raise EmbeddedError(
             f"{message}set LOGAGG_DATA_DIR={programs.ROOT_DATA_DIR if user else 'to a folder of yours'}"
         )

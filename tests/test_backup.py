@@ -182,3 +182,18 @@ def test_a_base_backup_of_a_server_that_is_written_to(running: Running, folder: 
     restored(running.sender, before, data_dir=str(elsewhere))
     said = running.shell(block("What else can be lost, and cannot"), folder, LOGAGG_DATA_DIR=str(elsewhere))
     assert re.search(r"\d{3,}", said)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a user of the system")
+def test_the_way_back_makes_the_user_that_a_new_machine_lacks(folder: Path) -> None:
+    user = f"logagg-{os.getpid()}"
+    target = folder / "fresh"
+    (folder / "new" / "backup").mkdir(parents=True)
+    way_back = block("A base backup", 1).replace("/var/lib/logagg", str(target))
+    way_back = re.sub(r"(?<= )logagg(?=[: \n])", user, way_back)
+    try:
+        for _ in "new", "known by now":
+            subprocess.run(["bash", "-eu", "-c", way_back], cwd=folder / "new", check=True)
+            assert {path.owner() for path in (target, target / "postgres")} == {user}
+    finally:
+        subprocess.run(["userdel", user], check=True)

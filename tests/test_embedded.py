@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -132,6 +133,19 @@ def test_a_folder_with_something_of_others_is_left_alone(make: Make, empty: Path
     (empty / "thesis.txt").touch()
     with pytest.raises(EmbeddedError, match=rf"cannot enter {empty} \(mode 0700\): chown logagg {empty}, or set "):
         make(empty).start()
+
+
+@as_root
+def test_a_cluster_that_was_copied_by_root_starts_once_the_advice_was_followed(make: Make, folder: Path) -> None:
+    with make(folder):
+        pass
+    subprocess.run(["chown", "-R", "root:", folder], check=True)
+    with pytest.raises(EmbeddedError, match=rf"cannot enter {folder} \(mode 0700\): ") as told:
+        make(folder).start()
+    advice = re.search(rf"chown -R logagg {folder}(?=, or set )", str(told.value))
+    assert advice
+    subprocess.run(advice[0].split(), check=True)
+    make(folder).start()
 
 
 def test_psql_accepts_the_url_whatever_its_environment(make: Make, folder: Path) -> None:
