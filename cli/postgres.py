@@ -97,8 +97,6 @@ async def connected(place: Place, *, create: bool) -> AsyncIterator[Any]:
     """Connect; the embedded PostgreSQL is started for as long as this takes, unless it runs already."""
     import asyncio
 
-    import asyncpg
-
     server = None if place.url else place.embedded()
     if server and not create and not server.cluster.exists():
         raise Failure(
@@ -109,7 +107,7 @@ async def connected(place: Place, *, create: bool) -> AsyncIterator[Any]:
         note(f"there is no embedded PostgreSQL in {server.data_dir} yet{forgotten()}: it is made now")
     address = await asyncio.to_thread(server.start) if server else place.url
     try:
-        connection = await asyncpg.connect(address, timeout=PATIENCE)
+        connection = await _connection(address, place)
         try:
             yield connection
         finally:
@@ -117,6 +115,20 @@ async def connected(place: Place, *, create: bool) -> AsyncIterator[Any]:
     finally:
         if server:
             await asyncio.to_thread(server.stop)
+
+
+async def _connection(address: str | None, place: Place) -> Any:
+    import asyncpg
+
+    try:
+        return await asyncpg.connect(address, timeout=PATIENCE)
+    except TimeoutError:  # an OSError, which has a sentence of its own
+        raise
+    except OSError as error:
+        raise Failure(
+            f"{shown(place)}: PostgreSQL does not answer there ({error.strerror or error}): check that it runs,"
+            " that it listens on this host and port, and that no firewall is between"
+        ) from None
 
 
 async def check_schema(connection: Any) -> None:

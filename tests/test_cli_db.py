@@ -113,6 +113,15 @@ def test_the_address_is_printed_whole_but_never_in_an_error() -> None:
         assert "s3cr3t" not in result.stderr
 
 
+def test_a_postgresql_that_is_away_is_told_with_its_address() -> None:
+    result = logagg("db", "status", "--database-url", "postgresql://u@127.0.0.1:1/logs")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(
+        "logagg: postgresql://u@127.0.0.1:1/logs: PostgreSQL does not answer there"
+        " (Connect call failed ('127.0.0.1', 1)): check that it runs, "
+    )
+
+
 def test_a_wrong_address_is_one_line(postgres_url: str) -> None:
     missing = urlsplit(postgres_url)._replace(path="/no_such_database").geturl()
     for url in (missing, "nonsense", "postgresql://127.0.0.1:1/x"):
