@@ -1,7 +1,7 @@
 """`logagg db`: the commands that talk to PostgreSQL itself, not to the daemon."""
 
 import contextlib
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from logagg.cli.database_records import pack, prune, unpack
 from logagg.cli.database_sql import sql
 from logagg.cli.group import SuggestingGroup
 from logagg.cli.options import examples
-from logagg.cli.output import compact
+from logagg.cli.output import compact, counted
 from logagg.cli.postgres import NO_SCHEMA, Place, check_schema, forgotten, place_of, place_options, run, shown, sized
 from logagg.cli.terminal import Failure
 
@@ -64,12 +64,12 @@ def status(config: Path | None, database_url: str | None, output: str) -> None:
     """Print what the database holds.
 
     That is its schema, records, batches, partitions, sizes, quarantine, and the oldest and the newest times.
-    The number of rows is an estimate, so that this is quick at any size.
+    The number of rows is an estimate, and their times are told by whole days, so that this is quick at any size.
     """
     place = place_of(config, database_url)
     found = run(place, _status, create=False)
     if output == "json":
-        times = {name: value.isoformat() for name, value in found.items() if isinstance(value, datetime)}
+        times = {name: value.isoformat() for name, value in found.items() if isinstance(value, date)}
         click.echo(compact(found | times))
     else:
         click.echo(_status_text(place, found))
@@ -143,6 +143,7 @@ def _ratio(size: int, records: int) -> float | None:
 def _status_text(place: Place, found: dict[str, Any]) -> str:
     sizes = {name: sized(value) for name, value in found.items() if name.endswith("_bytes")}
     days = f"{found['partitions']}: {found['first_partition']} to {found['last_partition']}"
+    filled = "from {rows_oldest_day} to {rows_newest_day}, days in UTC".format(**found)
     lines = {
         "database": f"{shown(place)}, PostgreSQL {found['server_version']}, {sizes['database_bytes']}",
         "schema": found["schema"],
@@ -151,6 +152,7 @@ def _status_text(place: Place, found: dict[str, Any]) -> str:
         "lag": _lag(found),
         "rows": f"about {found['rows_estimate']:,}"
         + _form(found["rows_bytes_per_record"], "{rows_bytes}, of which {rows_index_bytes} indexes", sizes),
+        **({"rows received": filled} if found["rows_oldest_day"] else {}),
         "packed": f"{found['packed_records']:,}"
         + _form(
             found["packed_bytes_per_record"],
@@ -158,11 +160,11 @@ def _status_text(place: Place, found: dict[str, Any]) -> str:
             sizes,
         ),
         "partitions": days if found["partitions"] else "none",
-        "quarantine": f"{found['quarantined']:,} records, {sizes['quarantine_bytes']}",
+        "quarantine": f"{counted(found['quarantined'], 'record')}, {sizes['quarantine_bytes']}",
     }
     if found["rows_in_default_partition"]:
-        lines["partitions"] += f", and {found['rows_in_default_partition']:,} rows outside of them"
-    for title, prefix in (("", ""), ("rows ", "rows_"), ("packed ", "packed_")):
+        lines["partitions"] += f", and {counted(found['rows_in_default_partition'], 'row')} outside of them"
+    for title, prefix in (("", ""), ("packed ", "packed_")):
         for what in ("received", "timestamp"):
             span = _span(found[f"{prefix}oldest_{what}"], found[f"{prefix}newest_{what}"])
             lines[f"{title}{what}".replace("timestamp", "timestamps" if not prefix else "times")] = span
@@ -173,9 +175,8 @@ def _status_text(place: Place, found: dict[str, Any]) -> str:
 def _lag(found: dict[str, Any]) -> str:
     if not found["lag_batches"]:
         return "none"
-    return "{lag_batches:,} batches, {lag_records:,} records, the oldest closed for {lag_seconds:,.0f} s".format(
-        **found
-    )
+    waiting = f"{counted(found['lag_batches'], 'batch', 'batches')}, {counted(found['lag_records'], 'record')}"
+    return f"{waiting}, the oldest closed for {found['lag_seconds']:,.0f} s"
 
 
 def _form(each: float | None, text: str, sizes: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ import click
 
 from logagg.cli.database_sql import duration
 from logagg.cli.options import examples
+from logagg.cli.output import counted
 from logagg.cli.postgres import check_schema, place_of, place_options, run, sized
 from logagg.cli.terminal import Failure, note
 from logagg.cli.timespec import parse_time
@@ -67,15 +68,18 @@ async def _pack(connection: Any, *, anybody: bool) -> None:
             note(str(error))
             continue
         count, of_it = await connection.fetchrow(upkeep.SIZE, number)
-        note(f"batch {number}: {count:,} records, {sized(of_it)}")
+        note(f"batch {number}: {counted(count, 'record')}, {sized(of_it)}")
         batches, records, size = batches + 1, records + count, size + of_it
     each = f", {size / records:.3g} bytes a record" if records else ""
-    click.echo(f"packed {_count(batches, 'batch', 'batches')}, {records:,} records{each}")
+    click.echo(f"packed {counted(batches, 'batch', 'batches')}, {counted(records, 'record')}{each}")
     left = (await upkeep.lag(connection)).batches - len(failed)
     if left > 0:
-        note(f"{_count(left, 'batch is', 'batches are')} left to the daemons that run; --all packs them, too")
+        note(f"{counted(left, 'batch is', 'batches are')} left to the daemons that run; --all packs them, too")
+    if is_open := await connection.fetchval("select count(*) from batches where closed_at is null"):
+        still = counted(is_open, "batch is", "batches are")
+        note(f"{still} still open: packed by the daemon when full, or after batch_age, an hour unless set")
     if failed:
-        raise Failure(f"{_count(len(failed), 'batch was', 'batches were')} not packed: see above")
+        raise Failure(f"{counted(len(failed), 'batch was', 'batches were')} not packed: see above")
 
 
 @click.command(
@@ -124,11 +128,11 @@ async def _unpack(connection: Any, *, since: datetime, until: datetime, into: st
     async for done in unpacking.unpack(connection, since, until, into=into, keep=keep):
         batches, added, there = batches + 1, added + done.added, there + done.there
         failed += done.error is not None
-        note(done.error or f"batch {done.batch}: {done.added:,} rows")
+        note(done.error or f"batch {done.batch}: {counted(done.added, 'row')}")
     before = f", {there:,} were there" if there else ""
-    click.echo(f"{added:,} rows of {_count(batches, 'batch', 'batches')} into {into or 'logs'}{before}")
+    click.echo(f"{counted(added, 'row')} of {counted(batches, 'batch', 'batches')} into {into or 'logs'}{before}")
     if failed:
-        raise Failure(f"{_count(failed, 'batch was', 'batches were')} not unpacked: see above")
+        raise Failure(f"{counted(failed, 'batch was', 'batches were')} not unpacked: see above")
 
 
 @click.command(
@@ -202,8 +206,9 @@ async def _prune(
         if not dry_run:
             dropped = await retention.drop_expired(connection, old)
     being_filled, _ = await retention.waiting(connection, old.batches)  # closed ones go, packed or not
+    records = counted(dropped.records, "record")
     lines = [
-        f"batches     {dropped.batches:,}, with {dropped.records:,} records packed into {sized(due.packed_bytes)}",
+        f"batches     {dropped.batches:,}, with {records} packed into {sized(due.packed_bytes)}",
         f"partitions  {', '.join(dropped.partitions) or 'none'}, with {sized(due.rows_bytes)} of rows and indexes",
         *(f"kept        {name}: {_why(needing)}" for name, needing in dropped.kept.items()),
     ]
@@ -227,9 +232,9 @@ async def _trim(connection: Any, *, keep: tuple[str, str, timedelta], dry_run: b
     column, value, span = keep
     being_filled, unpacked = await waiting(connection, before(now, span), column, value)
     would = "would drop" if dry_run else "dropped"
-    said = f"{would} {_count(done.records, 'record', 'records')} out of {_count(done.batches, 'batch', 'batches')}"
+    said = f"{would} {counted(done.records, 'record', 'records')} out of {counted(done.batches, 'batch', 'batches')}"
     if done.errors:
-        failed = _count(len(done.errors), "batch could", "batches could")
+        failed = counted(len(done.errors), "batch could", "batches could")
         raise Failure("\n  ".join([f"{said}; {failed} not be written anew:", *done.errors.values()]))
     return "\n".join([said, *_left_alone(*being_filled), *_left_alone(*unpacked, is_open=False)])
 
@@ -240,12 +245,10 @@ def _left_alone(batches: int, records: int, *, is_open: bool = True) -> list[str
         return []
     one, many = ("open batch", "open batches") if is_open else ("batch", "batches")
     until = "closed after batch_age, or when its daemon stops" if is_open else "not packed yet, see logagg db pack"
-    return [f"left alone  {_count(batches, one, many)} with {_count(records, 'such record', 'such records')}: {until}"]
+    return [
+        f"left alone  {counted(batches, one, many)} with {counted(records, 'such record', 'such records')}: {until}"
+    ]
 
 
 def _why(needing: int) -> str:
-    return f"{_count(needing, 'batch is', 'batches are')} not packed yet" if needing else "it is in use"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
+    return f"{counted(needing, 'batch is', 'batches are')} not packed yet" if needing else "it is in use"

@@ -305,6 +305,11 @@ def cost(stats: Sequence[str]) -> Iterable[str]:
         )
 
 
+def counted(number: float, one: str, many: str = "") -> str:
+    """Write a number with its noun: `1 batch`, `2 batches`; `many` is `one` with an s where it is not given."""
+    return f"{number:,.0f} {one if number == 1 else many or one + 's'}"
+
+
 def _counted(parts: Counter[str]) -> str:
     """Write a number and what it is made of: `5 (filter 3, order 2)`."""
     named = ", ".join(f"{visible(name)} {count:,}" for name, count in sorted(parts.items()))

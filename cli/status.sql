@@ -1,10 +1,12 @@
 -- What `logagg db status` shows: one row. It reads no log record but those of open batches, and of packed forms only the
--- lengths, so that it is quick at any size; the number of rows is an estimate.
+-- lengths, so that it is quick at any size; the number of rows is an estimate, and of their times only the days are told.
 with parts as (
     select c.relname as name,
            greatest(c.reltuples, s.n_live_tup, 0)::bigint as rows,
            pg_indexes_size(c.oid) as indexes,
            pg_total_relation_size(c.oid) as total,
+           -- A day made ahead has no block yet. Batches do not tell: rows may outlive theirs, and go before them.
+           pg_relation_size(c.oid) > 0 as filled,
            case when c.relname ~ '^logs_\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$' then substr(c.relname, 6)::date end as day
     from pg_inherits i
     join pg_class c on c.oid = i.inhrelid
@@ -13,15 +15,10 @@ with parts as (
 ),
 -- A batch that is still open does not yet know what is in it; its rows do, and their ids are all in one range.
 spans as (
-    select count, ts_min, ts_max, received_min, received_max, packed_at is not null as packed, false as open,
-           -- Whether it has rows, too: there is a partition for one of its days.
-           packed_at is null or exists (
-               select from parts
-               where day between (received_min at time zone 'UTC')::date and (received_max at time zone 'UTC')::date
-           ) as rows
+    select count, ts_min, ts_max, received_min, received_max, packed_at is not null as packed, false as open
     from batches where closed_at is not null
     union all
-    select count(*), min(l.timestamp), max(l.timestamp), min(l.received_at), max(l.received_at), false, true, true
+    select count(*), min(l.timestamp), max(l.timestamp), min(l.received_at), max(l.received_at), false, true
     from batches b
     join logs l on l.id >= b.batch << 17 and l.id < (b.batch + 1) << 17
     where b.closed_at is null
@@ -74,10 +71,8 @@ select
     (select max(received_max) from spans) as newest_received,
     (select min(ts_min) from spans) as oldest_timestamp,
     (select max(ts_max) from spans) as newest_timestamp,
-    (select min(received_min) from spans where rows) as rows_oldest_received,
-    (select max(received_max) from spans where rows) as rows_newest_received,
-    (select min(ts_min) from spans where rows) as rows_oldest_timestamp,
-    (select max(ts_max) from spans where rows) as rows_newest_timestamp,
+    (select min(day) from parts where filled) as rows_oldest_day,
+    (select max(day) from parts where filled) as rows_newest_day,
     (select min(received_min) from spans where packed) as packed_oldest_received,
     (select max(received_max) from spans where packed) as packed_newest_received,
     (select min(ts_min) from spans where packed) as packed_oldest_timestamp,

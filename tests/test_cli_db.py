@@ -82,8 +82,8 @@ async def test_status(store: Store, database_url: str) -> None:
     await store.write([record(), record(datetime(2001, 1, 1, tzinfo=UTC))], [reject])
     text = (await run("db", "status")).stdout
     assert [line[:15].strip() for line in text.splitlines()] == [
-        "database", "schema", "records", "batches", "lag", "rows", "packed", "partitions", "quarantine", "received",
-        "timestamps", "rows received", "rows times", "packed received", "packed times",
+        "database", "schema", "records", "batches", "lag", "rows", "rows received", "packed", "partitions",
+        "quarantine", "received", "timestamps", "packed received", "packed times",
     ]  # fmt: skip
     assert "1 open, 0 closed, 0 packed\n" in text
     found = json.loads((await run("db", "status", "-o", "json")).stdout)

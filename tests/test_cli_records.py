@@ -40,7 +40,7 @@ async def test_pack(database_url: str, db: Run, sql: asyncpg.Connection) -> None
     assert result.exit_code == 0
     assert result.stdout.startswith("packed 2 batches, 1,001 records, ")
     assert result.stderr.startswith(f"batch {one}: 1,000 records, ")
-    assert f"batch {two}: 1 records, " in result.stderr
+    assert f"batch {two}: 1 record, " in result.stderr
     assert await sql.fetchval("select count(*) from batches where packed_at is null") == 0
 
 
@@ -52,7 +52,11 @@ async def test_pack_leaves_those_of_living_daemons(database_url: str, db: Run) -
     result = await db("pack")
     assert result.stdout == "packed 0 batches, 0 records\n"
     assert result.stderr == "1 batch is left to the daemons that run; --all packs them, too\n"
-    assert (await db("pack", "--all")).stdout.startswith("packed 1 batch, 1 records, ")
+    await store.write([record()])
+    assert (await db("pack")).stderr.splitlines()[1:] == [
+        "1 batch is still open: packed by the daemon when full, or after batch_age, an hour unless set"
+    ]
+    assert (await db("pack", "--all")).stdout.startswith("packed 1 batch, 1 record, ")
     await store.close()
 
 
@@ -61,7 +65,7 @@ async def test_pack_says_what_it_cannot_pack(database_url: str, db: Run, sql: as
     await sql.execute("delete from logs where message = 'gone'")
     result = await db("pack")
     assert result.exit_code == 2
-    assert result.stdout.startswith("packed 1 batch, 1 records, ")
+    assert result.stdout.startswith("packed 1 batch, 1 record, ")
     assert f"batch {damaged}: 1 records were written, 0 rows are there: it stays as rows\n" in result.stderr
     assert result.stderr.endswith("logagg: 1 batch was not packed: see above\n")
 
@@ -71,8 +75,8 @@ async def test_unpack(database_url: str, db: Run, sql: asyncpg.Connection) -> No
     await sql.execute("truncate logs")
     day = ("--since", "2020-03-04", "--until", "2020-03-05", "--utc")
     first, again = await db("unpack", *day), await db("unpack", *day)
-    assert (first.exit_code, first.stdout) == (0, "1 rows of 1 batch into logs\n")
-    assert first.stderr == f"batch {number}: 1 rows\n"
+    assert (first.exit_code, first.stdout) == (0, "1 row of 1 batch into logs\n")
+    assert first.stderr == f"batch {number}: 1 row\n"
     assert again.stdout == "0 rows of 1 batch into logs, 1 were there\n"
     assert (await db("unpack", "--since", "2020-03-04", "--into", "mine")).stdout == "2 rows of 1 batch into mine\n"
     assert await sql.fetchval("select array_agg(timestamp) from mine") == [OLD, OLD + DAY]
@@ -83,7 +87,7 @@ async def test_unpack_says_what_it_cannot_read(database_url: str, db: Run, sql: 
     damaged, _ = await leave_packed(database_url, [record(OLD)], [record(OLD)])
     await sql.execute("update batches set head = 'x' where batch = $1", damaged)
     result = await db("unpack", "--since", "2020-03-04", "--into", "mine")
-    assert (result.exit_code, result.stdout) == (2, "1 rows of 2 batches into mine\n")
+    assert (result.exit_code, result.stdout) == (2, "1 row of 2 batches into mine\n")
     assert f"batch {damaged}: head cannot be read: " in result.stderr
 
 
@@ -93,7 +97,7 @@ async def test_prune(database_url: str, db: Run, sql: asyncpg.Connection) -> Non
     await leave(database_url, [record(OLD + DAY)])
     await sql.execute("update batches set closed_at = received_max where packed_at is not null")
     would = (await db("prune", "--older-than", "30d", "--dry-run")).stdout
-    assert would.startswith("would drop\nbatches     1, with 1 records packed into ")
+    assert would.startswith("would drop\nbatches     1, with 1 record packed into ")
     assert "\npartitions  logs_20200304, with " in would
     assert would.endswith("kept        logs_20200305: 1 batch is not packed yet\n")
     assert await sql.fetchval("select count(*) from logs") == 3
@@ -173,10 +177,23 @@ async def test_status_of_both_forms(database_url: str, db: Run, sql: asyncpg.Con
     assert found["packed_bytes_per_record"] == pytest.approx(sum(parts) / 1000, abs=0.1)
     assert found["rows_bytes_per_record"] == pytest.approx(found["rows_bytes"] / 10, abs=0.1)
     assert found["packed_newest_received"] == found["oldest_received"] == OLD.isoformat()
-    assert found["rows_oldest_received"] == found["newest_received"] > OLD.isoformat()
+    assert found["rows_oldest_day"] == found["rows_newest_day"] == found["newest_received"][:10]
     text = (await db("status")).stdout
-    assert "\nlag             1 batches, 10 records, the oldest closed for " in text
+    assert "\nlag             1 batch, 10 records, the oldest closed for " in text
     assert "\npacked          1,000 in " in text
+
+
+async def test_status_tells_the_days_of_rows_that_outlive_their_batches(
+    database_url: str, db: Run, sql: asyncpg.Connection
+) -> None:
+    await leave_packed(database_url, [record()])
+    assert (await db("prune", "--packed-size", "1 B")).exit_code == 0
+    (day,) = {f"{received:%Y-%m-%d}" for (received,) in await sql.fetch("select received_at from logs")}
+    found = json.loads((await db("status", "-o", "json")).stdout)
+    assert (found["records"], found["rows_oldest_day"], found["rows_newest_day"]) == (0, day, day)
+    text = (await db("status")).stdout
+    assert f"\nrows received   from {day} to {day}, days in UTC\n" in text
+    assert "\nreceived        nothing yet\n" in text
 
 
 async def test_the_size_of_a_packed_form_is_known_without_reading_it(
