@@ -9,7 +9,7 @@ import click
 
 from logagg.cli.client import Client
 from logagg.cli.options import examples, server_options
-from logagg.cli.output import compact
+from logagg.cli.output import compact, counted
 from logagg.cli.terminal import Failure, Screen, paint, visible, wants_colour
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ def books(now: Reading) -> Iterator[Check]:
     if not missing:
         yield Check("books", "ok", "no record has come yet", {})
     waiting = now.total("buffer_records")
-    yield Check("buffer", "ok", f"{_records(waiting)} wait for PostgreSQL", {"buffer": waiting})
+    wait = "waits" if waiting == 1 else "wait"
+    yield Check("buffer", "ok", f"{_records(waiting)} {wait} for PostgreSQL", {"buffer": waiting})
 
 
 def _judged(difference: int) -> str:
@@ -162,7 +163,7 @@ def _side(names: Iterable[str], book: Mapping[str, int]) -> str:
 
 
 def _records(count: float) -> str:
-    return f"{count:,.0f} record{'' if count == 1 else 's'}"
+    return counted(count, "record")
 
 
 def _span(seconds: float) -> str:
@@ -200,10 +201,15 @@ def alerts(now: Reading) -> Check:
 
 
 def replica(now: Reading) -> Check:
-    """Return whether the read replica answers."""
-    away = 0 in now.by("replica_up").values()
-    said = "it does not answer, and the primary is asked instead (the log says why)"
-    return Check("replica", "warning" if away else "ok", said if away else "it answers, or there is none", {})
+    """Return whether the read replica answers, if there is one."""
+    answers = now.by("replica_up")
+    if not answers:
+        return Check("replica", "ok", "there is none (reader_database_url)", {})
+    if 0 in answers.values():
+        return Check(
+            "replica", "warning", "it does not answer, and the primary is asked instead (the log says why)", {}
+        )
+    return Check("replica", "ok", "it answers", {})
 
 
 def _named(now: Reading, name: str, *labels: str) -> dict[str, float]:
@@ -231,7 +237,7 @@ def journal(now: Reading) -> Check:
     if found["lost_records"]:
         said.append(f"{_records(found['lost_records'])} in it can be read no more")
     if found["failures"]:
-        said.append(f"took nothing {found['failures']:,} times, being full or its disk refusing")
+        said.append(f"took nothing {counted(found['failures'], 'time')}, being full or its disk refusing")
     status: Status = "failed" if found["lost_records"] else "warning" if said else "ok"
     return Check("journal", status, "; ".join(said) or "empty, no file is damaged", found)
 
@@ -239,7 +245,8 @@ def journal(now: Reading) -> Check:
 def packing(now: Reading) -> Check:
     """Return what waits to be packed."""
     batches, age = now.total("unpacked_batches"), now.total("unpacked_age_seconds")
-    said = f"{batches:,} closed batches wait" + (f", the oldest for {_span(age)}" if batches else "")
+    waiting = counted(batches, "closed batch waits", "closed batches wait")
+    said = waiting + (f", the oldest for {_span(age)}" if batches else "")
     numbers = {"batches": batches, "age_seconds": age}
     return Check("packing", "warning" if batches and age > UNPACKED else "ok", said, numbers)
 
@@ -255,7 +262,8 @@ def maintenance(now: Reading) -> Check:
     overdue = {name: ago for name, ago in overdue.items() if ago > OVERDUE}
     said = [f"{visible(name)} has not run for {_span(ago)}" for name, ago in overdue.items()]
     said += [
-        f"{visible(name)} failed {count:,} times since the start (the log says why)" for name, count in failed.items()
+        f"{visible(name)} failed {counted(count, 'time')} since the start (the log says why)"
+        for name, count in failed.items()
     ]
     numbers = {f"{name}_seconds_ago": round(ago) for name, ago in ran.items()}
     numbers |= {f"{name}_failures": count for name, count in failed.items()}

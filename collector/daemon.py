@@ -270,7 +270,8 @@ def _application(
     tails = Tails(store, engine)
     metrics.watch_queries(lambda: engine.damaged_batches, lambda: tails.count)
     metrics.watch_store(lambda: flusher.trouble)
-    metrics.watch_replica(lambda: store.replica.trouble if store.replica else None)
+    if replica := store.replica:
+        metrics.watch_replica(lambda: replica.trouble)
     uploads = Uploads(
         intake,
         store.keys,

@@ -190,9 +190,7 @@ class Metrics:
 
     def watch_replica(self, trouble: Callable[[], str | None]) -> None:
         """Show whether the read replica is asked, by what says why not."""
-        self._show(
-            "replica_up", "Whether the read replica answers, if there is one: 1, or 0.", lambda: trouble() is None
-        )
+        self._show("replica_up", "Whether the read replica answers: 1, or 0.", lambda: trouble() is None)
 
     def watch_journal(self, journal: Journal) -> None:
         """Show what is in the journal."""

@@ -56,6 +56,7 @@ async def test_a_daemon_that_is_well(daemon: RunningDaemon) -> None:
     lines = out.splitlines()
     assert all(line.startswith("ok ") for line in lines)
     assert "ok      books of http: balanced: received 2 = stored 2" in lines
+    assert "ok      replica: there is none (reader_database_url)" in lines
     assert any(line.startswith("ok      books of tcp: balanced: received 1 = ") for line in lines)
     assert {line.split(":")[0].split(maxsplit=1)[1] for line in lines} == {
         "answers", "store", "books of http", "books of tcp", "buffer", "dropped", "kernel", "quarantine", "journal",
@@ -99,8 +100,9 @@ async def test_a_leak_in_the_daemon_is_named(daemon: RunningDaemon) -> None:
 
 
 async def test_every_number_that_is_looked_at_is_one_of_the_daemon(
-    daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
+    start_daemon: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    daemon = await start_daemon(reader_database_url="postgresql://nobody@127.0.0.1:1/none")
     names: set[str] = set()
 
     class Noting(doctor.Reading):
@@ -275,6 +277,13 @@ def test_what_is_in_flight_is_of_its_transport() -> None:
         ({"unpacked_batches": 3, "unpacked_age_seconds": 10}, "packing", "ok", "3 closed batches wait"),
         ({"unpacked_batches": 3, "unpacked_age_seconds": 9000}, "packing", "warning", "the oldest for 2 hours"),
         ({"maintenance_failures_total": {'task="packing"': 2}}, "maintenance", "warning", "packing failed 2 times"),
+        ({"maintenance_failures_total": {'task="packing"': 1}}, "maintenance", "warning", "packing failed 1 time "),
+        ({"journal_records": 0, "journal_failures_total": 1}, "journal", "warning", "took nothing 1 time,"),
+        ({"unpacked_batches": 1, "unpacked_age_seconds": 10}, "packing", "ok", "1 closed batch waits"),
+        ({"buffer_records": 1}, "buffer", "ok", "1 record waits"),
+        ({}, "replica", "ok", "there is none"),
+        ({"replica_up": 1}, "replica", "ok", "it answers"),
+        ({"replica_up": 0}, "replica", "warning", "it does not answer"),
     ],
 )  # fmt: skip
 def test_what_else_is_looked_at(given: dict[str, Any], name: str, status: str, said: str) -> None:
