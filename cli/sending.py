@@ -76,9 +76,9 @@ def send(
     A line that is a JSON object is a record with its own fields; any other line is the message of one. Empty lines are
     left out. The options --service, --host, --level and --environment fill in what a record does not have itself.
 
-    A batch counts as stored when PostgreSQL has committed it. When the daemon is busy or goes away the batch is sent
-    again; if the connection broke after it was stored, it is then there twice. Exits with 2 when lines were not sent,
-    and says which was the first of them.
+    A batch counts as stored when PostgreSQL has committed it or, while PostgreSQL is away, when it is on disk in the
+    daemon's journal. When the daemon is busy or goes away the batch is sent again; if the connection broke after it was
+    stored, it is then there twice. Exits with 2 when lines were not sent, and says which was the first of them.
     """
     fields = {"service": service, "host": host, "level": level, "environment": environment}
     options = {name: value for name, value in fields.items() if value is not None}
