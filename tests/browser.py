@@ -181,3 +181,11 @@ def absent_site(postgres_url: str, browser: Browser) -> Iterator[tuple[Site, Run
     port = free_port()
     with database(postgres_url) as url, window(f"http://127.0.0.1:{port}", browser) as site:
         yield site, lambda: running(url, port)
+
+
+@pytest.fixture
+def addresses(postgres_url: str) -> Iterator[tuple[str, str]]:
+    """The address of a daemon of its own, and that of its database."""
+    port = free_port()
+    with database(postgres_url) as url, running(url, port):
+        yield f"http://127.0.0.1:{port}", url
