@@ -78,6 +78,9 @@ def check_config(config: Path | None) -> None:
     from logagg.collector.listening import exposed
     from logagg.collector.tls import TlsError, tls_of
 
+    for rule in settings.alerts:
+        if hint := rule.hint:
+            note(f"warning: alert {rule.name}: {hint}")
     problems = []
     try:
         tls_of(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)

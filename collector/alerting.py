@@ -110,7 +110,7 @@ class Alerting:
 
         While they do nothing is silent.
         """
-        self.rules = {rule.name: rule for rule in rules}
+        self._know(rules)
         self._table = table
         self._engine = engine
         self._metrics = metrics
@@ -121,8 +121,14 @@ class Alerting:
 
     def take(self, rules: Sequence[Rule]) -> None:
         """Take these rules instead of those before."""
-        self.rules = {rule.name: rule for rule in rules}
+        self._know(rules)
         self._changed.set()
+
+    def _know(self, rules: Sequence[Rule]) -> None:
+        self.rules = {rule.name: rule for rule in rules}
+        for rule in rules:
+            if hint := rule.hint:
+                log.warning("an alert may look for the wrong field", alert=rule.name, hint=hint)
 
     async def run(self) -> NoReturn:
         """Evaluate and tell until cancelled, whenever no other daemon does."""

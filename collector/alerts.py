@@ -115,6 +115,13 @@ class Rule(BaseModel):
         return self.query or (ERRORS if self.new_pattern else "")
 
     @property
+    def hint(self) -> str:
+        """What its query may have meant by names that are no columns, but read like one; empty when there are none."""
+        from logagg.query import misspelt  # polars, which most commands do without
+
+        return misspelt.hint_on(misspelt.fields_of(self.query)) if self.query else ""
+
+    @property
     def condition(self) -> str:
         """What makes it fire, in words."""
         span = format_duration(self.span)

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
+from structlog.testing import capture_logs
 
 from logagg.cli.main import cli
 from logagg.collector import alerting
@@ -363,6 +364,19 @@ async def test_rules_that_change_are_taken_over_and_go_on(small: Store, engine: 
                 await asyncio.sleep(0.02)
         running.cancel()
     assert [(each["name"], each["state"]) for each in receiver.taken] == [("a", "firing"), ("b", "firing")]
+
+
+async def test_a_field_that_is_no_column_but_reads_like_one_is_told_at_the_start_and_of_new_rules(
+    small: Store, engine: Engine
+) -> None:
+    def rule(query: str) -> Rule:
+        return Rule.model_validate({"name": "a", "threshold": 1, "webhook": "http://127.0.0.1:1/", "query": query})
+
+    with capture_logs() as lines:
+        alerts = alerting.Alerting([rule("servce=shop")], small.alerts, engine, Metrics(), "", lambda: False)
+        alerts.take([rule("usr.id=4"), rule("hsot=web")])
+    told = [(line["log_level"], line["alert"], line["hint"].split("; ")[1]) for line in lines]
+    assert told == [("warning", "a", f"did you mean {column}?") for column in ("service", "host")]
 
 
 async def test_why_a_webhook_takes_nothing(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,13 @@ def test_check_config_takes_them_and_shows_no_secret(tmp_path: Path) -> None:
     assert "secret" not in checked.stdout
 
 
+def test_check_config_warns_of_a_field_that_is_no_column_but_reads_like_one(tmp_path: Path) -> None:
+    checked = check(tmp_path / "logagg.toml", FILE.replace("service=shop", "servce=shop"))
+    assert checked.exit_code == 0
+    hint = "servce is no column, so an attribute was looked for; did you mean service?"
+    assert checked.stderr == f"warning: alert errors: {hint}\n"
+
+
 def test_check_config_says_every_mistake(tmp_path: Path) -> None:
     wrong = FILE.replace("threshold = 10", "threshold = 0").replace('"25h"', '"long"').replace("query", "qery", 1)
     checked = check(tmp_path / "logagg.toml", wrong)
