@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
@@ -17,7 +17,7 @@ from logagg.collector.intake import Intake
 from logagg.collector.limits import Limits, guarding
 from logagg.collector.metrics import Metrics
 from logagg.collector.networks import Networks, is_loopback
-from logagg.collector.settings import Settings
+from logagg.collector.settings import OVER_UDP, Settings
 from logagg.collector.sockets import Inherited, Place
 from logagg.collector.streams import StreamListener
 from logagg.collector.tls import Tls
@@ -126,13 +126,30 @@ def exposed(settings: Settings, addresses: Mapping[str, Address] | None = None) 
     }
     if not found:
         return None
-    tokens = "http_listen by tokens (auth_required = true), " if "http_listen" in found else ""
+    ways = [*_ways(settings, found.keys())]
+    protect = f"Protect each: {', '.join(ways)}, any" if ways else "Protect each"
     return (
         f"open to other machines, and to everybody there: {', '.join(f'{name} ({found[name]})' for name in found)}."
-        f" Protect each: {tokens}what is over TCP by certificates of the senders (TLS with tls_client_ca), any by its"
-        ' networks (allow = "*=10.0.0.0/8"); docs/access.md has the table. Or listen on 127.0.0.1, or set insecure'
-        " (logagg serve --insecure)"
+        f' {protect} by its networks (allow = "*=10.0.0.0/8"); docs/access.md has the table. Or listen on 127.0.0.1,'
+        " or set insecure (logagg serve --insecure)"
     )
+
+
+def _ways(settings: Settings, listeners: Set[str]) -> Iterator[str]:
+    """Yield what can protect some of these listeners, but for networks, and which settings are missing for it."""
+    if "http_listen" in listeners:
+        yield "http_listen by tokens (auth_required = true)"
+    if "forward_listen" in listeners:
+        yield "forward_listen by a key (forward_shared_key)"
+    if streams := listeners - OVER_UDP:
+        missing = {
+            "tls_certificate": not settings.tls_certificate,
+            "tls_listeners": not streams <= settings.over_tls,
+            "tls_client_ca": not settings.tls_client_ca,
+            "tls_client_ca_listeners": bool(settings.tls_client_ca_listeners),  # else those over TLS are in it
+        }
+        settings_missing = ", ".join(name for name in missing if missing[name])
+        yield f"what is over TCP by certificates of the senders ({settings_missing})"
 
 
 async def _heartbeats(place: Place, forward: Address, networks: Networks) -> Callable[[], Awaitable[None]]:

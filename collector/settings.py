@@ -34,7 +34,7 @@ NOT_SETTINGS = {
     "LOGAGG_TEST_TIMES",
 }
 MIB = 1 << 20
-_OVER_UDP = {"syslog_udp_listen", "gelf_udp_listen"}
+OVER_UDP = {"syslog_udp_listen", "gelf_udp_listen"}
 _WITHOUT_ANSWERS = {"tcp_listen", "syslog_tcp_listen", "syslog_tls_listen", "syslog_udp_listen"}
 
 
@@ -299,7 +299,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
-        streams = {name for name in Settings.model_fields if name.endswith("_listen")} - _OVER_UDP
+        streams = {name for name in Settings.model_fields if name.endswith("_listen")} - OVER_UDP
         _check("tls_listeners", self.over_tls, streams)
         if not self.tls_certificate and (wanting := [name for name in sorted(self.over_tls) if getattr(self, name)]):
             raise ValueError(f"{', '.join(wanting)} over TLS, and there is no tls_certificate")

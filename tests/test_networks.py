@@ -237,6 +237,29 @@ def test_tokens_are_the_first_way_to_protect_http() -> None:
     assert "there: http_listen (0.0.0.0:8000). Protect each: http_listen by tokens (auth_required = true), " in problem
 
 
+CA: dict[str, Any] = {**CERTIFICATE, "tls_client_ca": "ca.pem", "tls_listeners": "relp_listen, http_listen"}
+BY_CERTIFICATE = "what is over TCP by certificates of the senders"
+
+
+@pytest.mark.parametrize(
+    ("listeners", "given", "ways"),
+    [
+        (["syslog_udp_listen", "gelf_udp_listen"], {}, ""),
+        (["forward_listen"], CERTIFICATE,
+         f": forward_listen by a key (forward_shared_key), {BY_CERTIFICATE} (tls_listeners, tls_client_ca), any"),
+        (["tcp_listen", "syslog_udp_listen"], {},
+         f": {BY_CERTIFICATE} (tls_certificate, tls_listeners, tls_client_ca), any"),
+        (["tcp_listen", "relp_listen"], CA, f": {BY_CERTIFICATE} (tls_listeners), any"),
+        (["relp_listen"], {**CA, "tls_client_ca_listeners": "http_listen"},
+         f": {BY_CERTIFICATE} (tls_client_ca_listeners), any"),
+    ],
+)  # fmt: skip
+def test_only_ways_that_a_listener_has_are_offered(listeners: list[str], given: dict[str, Any], ways: str) -> None:
+    wide: dict[str, Any] = {**dict.fromkeys(listeners, WIDE), **given}
+    problem = exposed(Settings(**wide)) or ""
+    assert f"). Protect each{ways} by its networks (allow = " in problem
+
+
 async def test_told_that_it_may_it_warns(start_daemon: Starter, capfd: pytest.CaptureFixture[str]) -> None:
     daemon = await start_daemon(tcp_listen=WIDE, insecure=True)
     await daemon.tcp("tcp_listen", b'{"message":"m"}\n')
