@@ -26,6 +26,8 @@ Params = Mapping[str, str]
 #: Parameters of the HTTP API as the command line names them.
 _OPTION_NAMES = {"q": "QUERY", "start_time": "--since", "end_time": "--until", "silent_for": "--silent"}
 _EXCERPT = 80
+#: What logagg says of a path that none of its routes has.
+_NO_ROUTE = "Not Found"
 #: One link of a Link header, RFC 8288: its address, which may hold commas, and its attributes.
 _LINK = re.compile(r"<([^>]*)>([^<]*)")
 #: Seconds after which the server may have closed an idle connection.
@@ -201,7 +203,7 @@ class Client:
             self._connection = None
 
     def _unreachable(self, error: Exception) -> str:
-        return reason(self._place, error, self._timeout)
+        return reason(self._place, error, self._timeout, self._files.get("cert_file"))
 
     def _json(self, path: str, response: "HTTPResponse", body: bytes) -> Any:
         try:
@@ -225,8 +227,11 @@ class Client:
             return Busy(detail or f"{self._url} cannot serve this now (503)", _seconds(response))
         if status in (400, 422) and detail:
             return Failure(detail)
+        if status == 404 and detail not in ("", _NO_ROUTE):
+            return Absent(detail)
         if status == 404:
-            return Absent(detail) if detail else Failure(f"{self._url} has no {path} (404); is it logagg?")
+            without = f"leave out {self._prefix}, unless a proxy serves logagg there"
+            return Failure(f"{self._url} has no {path} (404); {without if self._prefix else 'is it logagg?'}")
         return Failure(f"{self._url}{path} answered {status} {visible(response.reason)}{_after(detail)}")
 
 

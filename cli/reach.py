@@ -15,6 +15,13 @@ _ADVICE = {
     **dict.fromkeys((2, 18, 19, 20, 21), TRUST),
     **dict.fromkeys((62, 64), "the address has to be one of the names that are in it"),
 }
+#: What a server says of a certificate that it does not take.
+_REFUSALS = {
+    "TLSV1_ALERT_UNKNOWN_CA",
+    "SSLV3_ALERT_BAD_CERTIFICATE",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+}
 
 
 class Place(NamedTuple):
@@ -42,8 +49,11 @@ class Place(NamedTuple):
         return cls(url.rstrip("/"), parts.scheme == "https", parts.hostname, port, parts.path.rstrip("/"))
 
 
-def reason(place: Place, error: Exception, timeout: float) -> str:
-    """Say why there was no answer; `timeout` is what was waited for one, in seconds."""
+def reason(place: Place, error: Exception, timeout: float, shown: str | None = None) -> str:
+    """Say why there was no answer; `timeout` is what was waited for one, in seconds.
+
+    `shown` is the file of the certificate that we have shown, if any.
+    """
     url = place.url
     if isinstance(error, ConnectionRefusedError):
         return f"cannot reach {url}: connection refused; is `logagg serve` running?"
@@ -51,20 +61,20 @@ def reason(place: Place, error: Exception, timeout: float) -> str:
         return f"no answer from {url} within {timeout:g} s (--timeout)"
     if isinstance(error, socket.gaierror):
         return f"cannot reach {url}: the name {place.host} is not known"
-    if said := _of_tls(place, error):
+    if said := _of_tls(place, error, shown):
         return said
     garbled = isinstance(error, ConnectionError) or not isinstance(error, OSError)
     if garbled and not place.https and speaks_tls(place):
         return f"{url} speaks https: --url https{url.removeprefix('http')}"
     if isinstance(error, ConnectionError):
-        wanted = f"; does it want a certificate? {PROOF}" if place.https else ""
-        return f"{url} closed the connection without an answer{wanted}"
+        doubt = f"it may not take the certificate in {shown}" if shown else f"does it want a certificate? {PROOF}"
+        return f"{url} closed the connection without an answer{f'; {doubt}' if place.https else ''}"
     if isinstance(error, OSError):
         return f"cannot reach {url}: {error.strerror or error}"
     return f"{url} did not answer in HTTP: {visible(str(error) or type(error).__name__)[:_EXCERPT]}"
 
 
-def _of_tls(place: Place, error: Exception) -> str | None:
+def _of_tls(place: Place, error: Exception, shown: str | None) -> str | None:
     """Say what went wrong with https; None when it was something else."""
     if not place.https:
         return None
@@ -78,6 +88,8 @@ def _of_tls(place: Place, error: Exception) -> str | None:
         return None
     if "CERTIFICATE_REQUIRED" in (error.reason or ""):
         return f"{place.url} wants a certificate: {PROOF}"
+    if shown and (error.reason or "") in _REFUSALS:
+        return f"{place.url} does not take the certificate in {shown}"
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
         return f"{place.url} does not speak https: --url http{place.url.removeprefix('https')}"
     return f"no https with {place.url}: {visible(error.reason or str(error)).replace('_', ' ').lower()}"

@@ -182,6 +182,7 @@ CARET = "expected a value after level:\n  timeout level:\n                ^"
         (401, {"detail": "no"}, "{url} wants a token, or another one: --token or LOGAGG_TOKEN (401)"),
         (403, {"detail": "read only"}, "{url} refuses that (403): read only"),
         (404, b"<html>", "{url} has no /logs (404); is it logagg?"),
+        (404, {"detail": "Not Found"}, "{url} has no /logs (404); is it logagg?"),
         (500, {"detail": "sorry"}, "{url}/logs answered 500 Internal Server Error: sorry"),
         (503, {"detail": "the query took more than 30 s"}, "the query took more than 30 s"),
         (503, b"", "{url} cannot serve this now (503)"),

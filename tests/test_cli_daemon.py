@@ -223,20 +223,11 @@ async def test_whom_to_trust(start_daemon: Starter, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 async def test_who_asks_is_shown_by_a_certificate(start_daemon: Starter, tmp_path: Path) -> None:
-    key = [
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-keyout",
-        "own.key",
-        "-out",
-        "own.pem",
-    ]
-    names = ["-subj", "/CN=own", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    make = ["openssl", "req", "-x509", *key, *names]
-    await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True, cwd=tmp_path)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for name in ("own", "stranger"):
+        names = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+        make = ["openssl", "req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.pem", *names]
+        await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True, cwd=tmp_path)
     own, own_key, both = (tmp_path / name for name in ("own.pem", "own.key", "both.pem"))
     both.write_bytes(own.read_bytes() + own_key.read_bytes())
     daemon = await start_daemon(tls_certificate=both, tls_client_ca=own, tls_listeners="http_listen")
@@ -254,9 +245,23 @@ async def test_who_asks_is_shown_by_a_certificate(start_daemon: Starter, tmp_pat
         f"logagg: {url} wants a certificate: {how}\n",
     )
     assert await said("--cert-file", both) == await said("--cert-file", own, "--key-file", own_key) == (1, "")
+    stranger = tmp_path / "stranger.pem"
+    code, err = await said("--cert-file", stranger, "--key-file", stranger.with_suffix(".key"))
+    assert code == 2
+    assert err in (
+        f"logagg: {url} closed the connection without an answer; it may not take the certificate in {stranger}\n",
+        f"logagg: {url} does not take the certificate in {stranger}\n",
+    )
     assert await said("--cert-file", own) == (2, f"logagg: {own}: no certificate and its key; {how}\n")
     assert await said("--cert-file", "no.pem") == (2, f"logagg: no.pem: No such file or directory; {how}\n")
     assert await said("--key-file", own_key) == (2, f"logagg: {own_key}: a key without its certificate; {how}\n")
+
+
+async def test_an_address_with_a_path_is_named(daemon: RunningDaemon) -> None:
+    url = f"http://{daemon.listening['http_listen']}/foo/"
+    where = "(404); leave out /foo, unless a proxy serves logagg there"
+    for command, path in (["search"], "/logs"), (["show", "1"], "/logs/1"), (["tail"], "/logs/tail"):
+        assert await logagg(daemon, *command, url=url) == (2, "", f"logagg: {url[:-1]} has no {path} {where}\n")
 
 
 async def test_a_refusal_by_address_is_told_as_the_daemon_tells_it(start_daemon: Starter) -> None:
