@@ -135,8 +135,16 @@ def tls_of(certificate: Path | None, key: Path | None, client_ca: Path | None) -
 
 
 def _read(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    for setting, file in (("tls_certificate", certificate), ("tls_key", key)):
+        try:
+            if file:
+                file.open("rb").close()  # OpenSSL does not say which of the two it cannot read
+        except OSError as error:
+            raise TlsError(f"{setting}: {file}: {error.strerror}") from None
     try:
         context.load_cert_chain(certificate, key, lambda: "")  # nobody is there to be asked for a password
     except (OSError, ssl.SSLError) as error:
         files = f"{certificate}" + (f", {key}" if key else "")
-        raise TlsError(f"tls_certificate: {files}: {error}") from None
+        name = getattr(error, "reason", None) or ""
+        problem = f"the key is not that of the certificate ({name})" if "MISMATCH" in name else error
+        raise TlsError(f"tls_certificate: {files}: {problem}") from None

@@ -250,11 +250,18 @@ def until(daemon: subprocess.Popen[str], said: str) -> str:
 
 def test_check_config_reads_the_files(folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "logagg.toml"
-    for key, status in (("server", 0), ("client", 2), ("nothing", 2)):
-        config.write_text(f'tls_certificate = "{folder}/server.pem"\ntls_key = "{folder}/{key}.key"\n')
+    pem, other = folder / "server.pem", folder / "client.key"
+    for certificate, key, problem in (
+        ("server.pem", "server.key", ""),
+        ("server.pem", "client.key", f"tls_certificate: {pem}, {other}: the key is not that of the certificate"),
+        ("server.pem", "none.key", f"tls_key: {folder}/none.key: No such file or directory"),
+        ("none.pem", "server.key", f"tls_certificate: {folder}/none.pem: No such file or directory"),
+        ("ca.pem", "ca.pem", f"tls_certificate: {folder}/ca.pem, {folder}/ca.pem: "),
+    ):
+        config.write_text(f'tls_certificate = "{folder}/{certificate}"\ntls_key = "{folder}/{key}"\n')
         result = logagg("check-config", "--config", str(config))
-        assert result.exit_code == status, result.output
-        assert ("tls_certificate: " in result.stderr) == (status == 2)
+        assert result.exit_code == (2 if problem else 0), result.output
+        assert result.stderr.startswith(f"logagg: {problem}" if problem else "")
 
 
 def test_check_config_says_which_listeners_can_ask_for_certificates(folder: Path, tmp_path: Path) -> None:
@@ -282,7 +289,7 @@ def test_settings_and_files_that_do_not_fit(folder: Path) -> None:
     wrong = {"tls_certificate": "x", "tls_listeners": "syslog_udp_listen"}
     with pytest.raises(ValueError, match="tls_listeners: syslog_udp_listen: not of "):
         Settings(**wrong)
-    with pytest.raises(TlsError, match=r"tls_certificate: .*server.pem.*client.key: .*mismatch"):
+    with pytest.raises(TlsError, match=r"tls_certificate: .*server.pem.*client.key: the key is not that of"):
         Tls(folder / "server.pem", folder / "client.key", None)
     with pytest.raises(TlsError, match=r"tls_client_ca: .*nothing.*No such file"):
         Tls(folder / "server.pem", folder / "server.key", folder / "nothing")
