@@ -10,7 +10,6 @@ import gc
 import logging
 import resource
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -24,8 +23,9 @@ from logagg.collector import wiring
 from logagg.collector.access import Access
 from logagg.collector.alerting import Alerting
 from logagg.collector.alerting_routes import alert_routes
+from logagg.collector.announcing import announce, url_of
 from logagg.collector.buffer import RingBuffer
-from logagg.collector.canary import Canary, reached
+from logagg.collector.canary import Canary
 from logagg.collector.complaints import Complaints
 from logagg.collector.connecting import connect, connect_later
 from logagg.collector.flusher import Flusher
@@ -204,7 +204,7 @@ def _canary(settings: Settings, engine: Engine, metrics: Metrics) -> Canary | No
 def _alerting(
     settings: Settings, store: Store, engine: Engine, metrics: Metrics, journaling: Journaling | None
 ) -> Alerting:
-    page = settings.page_url or (_url(settings.over_tls, settings.http_listen) if settings.http_listen else "")
+    page = settings.page_url or (url_of(settings.over_tls, settings.http_listen) if settings.http_listen else "")
     return Alerting(
         settings.alerts, store.alerts, engine, metrics, page, lambda: journaling is not None and journaling.waiting
     )
@@ -365,26 +365,7 @@ async def _until_signalled(reloading: Reloading) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reloading.reload)
-    await run(reloading, stopping, partial(_announce, reloading.settings.over_tls))
-
-
-def _url(over_tls: frozenset[str], address: Address) -> str:
-    """Return where HTTP is reached from here."""
-    return f"{'https' if 'http_listen' in over_tls else 'http'}://{address._replace(host=reached(address))}"
-
-
-def _announce(over_tls: frozenset[str], listening: Mapping[str, Address]) -> None:
-    """Say where we listen, and how the first record goes in and comes out."""
-    log.info("ready", **{setting: str(address) for setting, address in listening.items()})
-    if "http_listen" in listening:
-        url = _url(over_tls, listening["http_listen"])
-        send = f"""curl {url}/ingest -d '{{"service": "shop", "level": "ERROR", "message": "hello, logagg"}}'"""
-        find = f"{sys.argv[0]} search hello" + ("" if url == "http://127.0.0.1:8000" else f" --url {url}")
-        if sys.stderr.isatty():  # lines to copy
-            sys.stderr.write(f"\n  Send the first record:  {send}\n  Find it:  {find}\n  The page:  {url}\n\n")
-        else:
-            log.info("try it", send=send, find=find, page=url)
-    notify("READY=1", f"STATUS=listening: {', '.join(str(address) for address in listening.values())}")
+    await run(reloading, stopping, partial(announce, reloading.settings.over_tls))
 
 
 def _calm_collector() -> None:

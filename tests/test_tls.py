@@ -235,7 +235,9 @@ def test_http_over_tls_and_a_certificate_that_changes(folder: Path, tmp_path: Pa
         daemon.terminate()
         daemon.communicate(timeout=PATIENCE)
     assert daemon.returncode == 0
-    assert f"https://127.0.0.1:{port}" in next(each for each in events(log) if each["event"] == "try it")["send"]
+    tried = next(each for each in events(log) if each["event"] == "try it")
+    assert tried["send"].startswith(f"curl --cacert CA.pem https://127.0.0.1:{port}/ingest ")
+    assert tried["find"].endswith(f" search hello --url https://127.0.0.1:{port} --ca-file CA.pem")
 
 
 def until(daemon: subprocess.Popen[str], said: str) -> str:
