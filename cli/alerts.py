@@ -52,7 +52,7 @@ def test(printing: Printing, name: str) -> None:
         click.echo(form.head + form.page([answer]) + form.tail(), nl=False)
     else:
         found = {True: "it would fire", False: "it would not fire", None: "it could not be evaluated; see the log"}
-        value = "" if answer["firing"] is None else f": {_number(answer['value'])}"
+        value = "" if answer["firing"] is None else f": {_number(answer)}"
         click.echo(f"{visible(answer['condition'])}: {found[answer['firing']]}{value}")
     if answer["problem"]:
         raise Failure(f"the webhook did not take the test: {visible(answer['problem'])}")
@@ -65,9 +65,10 @@ def _since(row: dict[str, Any], printing: Printing) -> str:
 
 
 def _value(row: dict[str, Any]) -> str:
-    return "" if row["state"] == "unknown" else _number(row["value"])
+    return "" if row["state"] == "unknown" else _number(row)
 
 
-def _number(value: float | None) -> str:
-    """Write what was found; there is always a number, but of a silence of what was not seen yet."""
-    return "none seen" if value is None else f"{value:g}"
+def _number(row: dict[str, Any]) -> str:
+    """Write what was found, with its unit; there is always a number, but of a silence of what was not seen yet."""
+    value, unit = row["value"], row["unit"]
+    return "none seen" if value is None else f"{value:.15g} {unit.removesuffix('s') if value == 1 else unit}"

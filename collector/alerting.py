@@ -193,7 +193,7 @@ class Alerting:
             "name": rule.name,
             "state": state,
             "since": _text(since),
-            "value": found.value,
+            "value": _rounded(found.value),
             "condition": rule.condition,
             "query": rule.asked,
             "records": list(found.records),
@@ -219,7 +219,8 @@ class Alerting:
         return {
             "name": rule.name,
             "firing": found and found.firing,
-            "value": found and found.value,
+            "value": found and _rounded(found.value),
+            "unit": rule.unit,
             "condition": rule.condition,
             "status": status,
             "problem": problem,
@@ -264,7 +265,8 @@ class _One:
                     self._alerting.failed(self._rule, "webhook", f"more than {MOST_WAITING} messages wait")
                 state = state._replace(firing=found.firing, since=now, waiting=waiting[-MOST_WAITING:])
                 say = log.warning if found.firing else log.info
-                say("an alert fires" if found.firing else "an alert is resolved", alert=state.name, value=found.value)
+                value = _rounded(found.value)
+                say("an alert fires" if found.firing else "an alert is resolved", alert=state.name, value=value)
             await self._save(state)
         self._news.set()
 
@@ -304,12 +306,18 @@ def _listed(rule: Rule, state: State | None) -> dict[str, Any]:
         "name": rule.name,
         "state": ("firing" if state.firing else "ok") if state else "unknown",
         "since": state and state.since,
-        "value": state and state.value,
+        "value": state and _rounded(state.value),
+        "unit": rule.unit,
         "checked_at": state and state.checked_at,
         "waiting": len(state.waiting) if state else 0,
         "condition": rule.condition,
         "query": rule.asked,
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return what is shown of a value; the state has the whole one, as a silence grows by short times."""
+    return None if value is None else round(value, 1)
 
 
 def _text(time: datetime) -> str:

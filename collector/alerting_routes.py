@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from logagg.collector.alerting import Alerting
+from logagg.collector.alerts import Unit
 from logagg.query.http import Route, reply
 
 
@@ -21,6 +22,7 @@ class AlertAnswer(BaseModel):
         description="What was found: records, seconds of silence, new patterns; null: nothing was evaluated yet, or a"
         " silence is of what was not seen yet."
     )
+    unit: Unit = Field(description="Of the value; those of a silence have one decimal.")
     checked_at: datetime | None
     waiting: int = Field(description="Messages that the webhook has not taken yet.")
     condition: str
@@ -33,6 +35,7 @@ class TestedAnswer(BaseModel):
     name: str
     firing: bool | None = Field(description="Whether it would fire now; null: that could not be told.")
     value: float | None = Field(description="As `GET /alerts` has it.")
+    unit: Unit
     condition: str
     status: int | None = Field(description="With which status the webhook took the message; null: it did not.")
     problem: str | None = Field(description="Why not.")

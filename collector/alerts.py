@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -24,6 +24,7 @@ from logagg.collector.wording import plain
 _NAME = re.compile(r"[\w.-]{1,100}")
 #: What a new pattern is looked for in, unless the rule says otherwise.
 ERRORS = "level>=error"
+Unit = Literal["records", "seconds", "patterns"]
 
 
 def _at_least(least: timedelta) -> AfterValidator:
@@ -113,6 +114,11 @@ class Rule(BaseModel):
     def asked(self) -> str:
         """The query that is asked; empty for all records."""
         return self.query or (ERRORS if self.new_pattern else "")
+
+    @property
+    def unit(self) -> Unit:
+        """What is counted."""
+        return "seconds" if self.silence else "patterns" if self.new_pattern else "records"
 
     @property
     def hint(self) -> str:
