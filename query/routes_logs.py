@@ -128,7 +128,7 @@ class _Logs:
             to_filter(request, query), limit=query.limit, cursor=query.cursor, order=query.order
         )
         headers = _next(request, found.cursor) | _headers(query, found.stats)
-        return reply(found.records, headers=headers | await _hint(query.q, found.records or query.cursor))
+        return reply(found.records, headers=headers | await hint_of(query.q, found.records or query.cursor))
 
     async def record(self, request: web.Request, query: Parameters, body: None) -> web.Response:
         found = await self._engine.record(_id(request))
@@ -156,7 +156,7 @@ class _Logs:
         logs = [_entry(record) for record in found.records]
         took = round((time.perf_counter() - began) * 1000, 3)
         answer = {"logs": logs, "total_count": found.total, "took_ms": took}
-        headers = _headers(asked, found.stats) | await _hint(asked.q, found.total)
+        headers = _headers(asked, found.stats) | await hint_of(asked.q, found.total)
         return reply(answer | _besides(asked, found.stats), headers=headers)
 
     async def aggregations(self, request: web.Request, query: AggregationsQuery, body: None) -> web.Response:
@@ -164,7 +164,7 @@ class _Logs:
             to_filter(request, query), query.names, query.of, interval=query.interval, limit=query.limit
         )
         empty = {name for name in query.names if all(row[name] is None for row in found.rows)}
-        return reply(found.rows, headers=_headers(query, found.stats) | await _hint(query.q, found.rows, empty))
+        return reply(found.rows, headers=_headers(query, found.stats) | await hint_of(query.q, found.rows, empty))
 
     async def histogram(self, request: web.Request, query: HistogramQuery, body: None) -> web.Response:
         found = await self._engine.histogram(to_filter(request, query), interval=query.interval)
@@ -181,7 +181,7 @@ class _Logs:
                 "bins": bins,
             }
             | _besides(query, found.stats),
-            headers=_headers(query, found.stats) | await _hint(query.q, found.total),
+            headers=_headers(query, found.stats) | await hint_of(query.q, found.total),
         )
 
     async def patterns(self, request: web.Request, query: PatternsQuery, body: None) -> web.Response:
@@ -190,7 +190,7 @@ class _Logs:
         found = await self._engine.patterns(_window(request, query, end), limit=query.limit, new_since=since)
         left_out = [f"only the newest {found.messages} messages were looked at"] if found.cut else []
         answer = [_pattern(each, compared=since is not None) for each in found.patterns]
-        headers = _headers(query, found.stats, left_out) | await _hint(query.q, answer)
+        headers = _headers(query, found.stats, left_out) | await hint_of(query.q, answer)
         return reply(answer, headers=headers)
 
     async def members(self, request: web.Request, query: Filters, body: None) -> web.StreamResponse:
@@ -228,7 +228,7 @@ def _headers(asked: Asked, stats: Stats, left_out: Sequence[str] = ()) -> dict[s
     return headers
 
 
-async def _hint(q: str | None, found: object, empty: Set[str] = frozenset()) -> dict[str, str]:
+async def hint_of(q: str | None, found: object, empty: Set[str] = frozenset()) -> dict[str, str]:
     """Return the header for names that read like a column: those in a query that found nothing, those with no value."""
     wanted = await asyncio.to_thread(misspelt.fields_of, q) if q and not found else set()
     hint = misspelt.hint_on(empty | wanted)

@@ -11,7 +11,7 @@ from pydantic import Field
 from logagg.query.grants import let_in
 from logagg.query.http import Route
 from logagg.query.models import Filters
-from logagg.query.routes_logs import to_filter
+from logagg.query.routes_logs import hint_of, to_filter
 from logagg.query.tail import MAX_BACKLOG, Tails
 
 #: Seconds that a client may take to read what fills its buffers.
@@ -57,6 +57,7 @@ class _Tail:
         resume = request.headers.get("Last-Event-ID") or query.last_event_id or None
         try:
             async with self._tails.tail(to_filter(request, query), resume=resume, backlog=query.backlog) as events:
+                response.headers.update(await hint_of(query.q, None))  # nothing was found yet, and it may stay so
                 await response.prepare(request)
                 async for data in events:
                     let_in(request, SCOPE)  # a token may be revoked meanwhile

@@ -110,6 +110,10 @@ def test_what_finds_nothing_says_which_column_a_misspelt_field_may_have_meant(si
         expect(site.page.locator("#empty")).to_contain_text(hint)
     site.open("sevice:birds", view="patterns")
     expect(site.page.locator("#status")).to_contain_text(hint)
+    site.open("sevice:birds", view="live")
+    expect(site.page.locator("#live-told")).to_contain_text(hint)
+    site.send({"message": "here after all", "sevice": "birds"})
+    expect(site.page.locator("#live-told")).to_have_text("1 record. The last 1000 are kept.")
     site.open("curlew service:fish")
     expect(site.page.locator("#empty")).to_have_text("No record matches.")
 

@@ -87,10 +87,12 @@ export function ask(address, signal, parse = JSON.parse) {
   });
 }
 
-/** Follow server-sent events after the one with id `last`: yields lists of `{id, event, data}` as they come. */
+/** Follow server-sent events after the one with id `last`: yields lists of `{id, event, data}` as they come, the first one with
+ * the `hint` on what the query may have meant. */
 export async function* follow(address, last, signal) {
   const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
   const answer = await inWords(() => request(address, headers, signal));
+  yield [{ id: "", event: "hint", data: answer.headers.get("X-Logagg-Hint") ?? "" }];
   let rest = "";
   for await (const text of chunks(answer.body.pipeThrough(new TextDecoderStream()))) {
     const blocks = (rest + text).replace(/\r\n?/g, "\n").split("\n\n");

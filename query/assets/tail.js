@@ -16,6 +16,7 @@ let unseen = 0; // how many came that are not among those any more
 let seen = 0;
 let timer = null;
 let row = null;
+let hint = ""; // what the query may have meant, for as long as nothing comes
 
 const paused = () => $("pause").getAttribute("aria-pressed") === "true";
 const atEnd = () => $("tail").scrollTop + $("tail").clientHeight >= $("tail").scrollHeight - 40;
@@ -53,6 +54,7 @@ export async function run(signal, say) {
 function take(events) {
   for (const { event, data } of events) {
     if (event === "problem") fail($("live"), new Error(JSON.parse(data).detail), () => clear($("live")));
+    else if (event === "hint") hint = data;
     else if (data) waiting.push(data);
   }
   if (waiting.length > 2 * KEPT) trim();
@@ -82,13 +84,13 @@ function draw() {
 function tell() {
   const more = paused() && waiting.length ? `, ${count(waiting.length, "more")} waiting`.replace("mores", "more") : "";
   const gone = unseen ? `, ${count(unseen, "record")} too fast to be shown` : "";
-  $("live-told").textContent = `${count(seen, "record")}${more}${gone}. The last ${KEPT} are kept.`;
+  $("live-told").textContent = `${count(seen, "record")}${more}${gone}. The last ${KEPT} are kept.${seen || !hint ? "" : ` ${hint}`}`;
   $("end-of-live").hidden = atEnd();
 }
 
 function reset() {
   clearTimeout(timer);
-  [waiting, unseen, seen, timer, row] = [[], 0, 0, null, rows()];
+  [waiting, unseen, seen, timer, row, hint] = [[], 0, 0, null, rows(), ""];
   $("tail").replaceChildren();
   $("pause").setAttribute("aria-pressed", "false");
   $("pause").textContent = "Pause";
