@@ -124,6 +124,7 @@ def test_counts_and_neighbours_that_come_leave_the_focus_on_what_it_was_on(site:
         0
     )  # else the line that is opened may be of the answer before
     site.lines.locator("summary").first.click()
+    expect(site.page.locator(".to-context").first).to_be_visible()
     site.page.keyboard.press("c")
     context = site.lines.locator(".context")
     context.get_by_role("button", name="More").focus()

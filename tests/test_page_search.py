@@ -219,6 +219,7 @@ def test_context_is_what_the_same_source_said_before_and_after(site: Site) -> No
     site.open('"gull 15"')
     expect(site.lines).to_have_count(1)
     site.lines.locator("summary").click()
+    expect(site.page.locator(".to-context").first).to_be_visible()
     site.page.keyboard.press("c")
     around = site.lines.locator(".context .message")
     expect(around).to_have_text([f"gull {n}" for n in range(5, 26)])

@@ -180,6 +180,7 @@ def test_nothing_in_a_record_or_an_address_acts_on_the_page(live: Site) -> None:
         expect(live.page.locator("#facet-service li")).to_contain_text("\\u202e\\u001b[2J magpie")
     live.open("magpie")
     live.lines.locator("summary").click()
+    expect(live.page.locator(".to-context").first).to_be_visible()
     live.page.keyboard.press("c")
     expect(live.lines.locator(".context li")).to_have_count(1)
     live.lines.get_by_role("button", name="Copy JSON").first.click()
