@@ -71,7 +71,7 @@ class Standby:
             )  # fmt: skip
         status = self.cluster / "postmaster.pid"
         end = time.monotonic() + 60
-        while not (status.exists() and status.read_text().split()[-1] in {"standby", "ready"}):
+        while not (status.exists() and status.read_text().split()[-1:] in (["standby"], ["ready"])):  # empty at first
             assert time.monotonic() < end, (self._folder / "log").read_text()
             time.sleep(0.05)
 
