@@ -9,7 +9,7 @@ from click.core import ParameterSource
 from logagg.cli.counting import rows_of
 from logagg.cli.group import SuggestingGroup
 from logagg.cli.options import Printing, adding, examples, printing_options
-from logagg.cli.output import JsonArray, JsonLines, Row, table
+from logagg.cli.output import JsonArray, JsonLines, Row, counted, table
 from logagg.cli.terminal import Screen, note
 
 _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
@@ -117,7 +117,7 @@ def forget(ctx: click.Context, /, printing: Printing, dry_run: bool, **only: str
         count = answer["forgotten"]
         if printing.output != "text":
             click.echo(_formed([answer], printing), nl=False)
-    told = f"{count:,} {'source' if count == 1 else 'sources'}"
+    told = counted(count, "source")
     if not count:
         note(f"there is no source of {_named(params)}")
     elif dry_run:
