@@ -17,6 +17,8 @@ Factory = Callable[[], asyncio.BaseProtocol]
 
 #: Seconds that a sender has to shake hands.
 PATIENCE: Final = 10.0
+#: Handshakes under way at once, of all listeners together: who connects and says nothing takes no more than these.
+MOST: Final = 1000
 
 log = structlog.get_logger("daemon")
 
@@ -102,8 +104,10 @@ class _Arrival(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer, plain = address_of(transport), transport.get_extra_info("socket")
         try:
+            if len(self._tls.shaking) >= MOST:
+                raise OSError(f"{len(self._tls.shaking)} handshakes are under way, and {MOST} is the most")
             sock = socket.fromfd(plain.fileno(), plain.family, plain.type)
-        except OSError as error:  # too many files are open
+        except OSError as error:  # or too many files are open
             self._tls.failed(self._listener, peer, str(error))
         else:
             task = asyncio.get_running_loop().create_task(self._shake(sock, peer))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from logagg.collector import tls
 from logagg.collector.settings import Settings
 from logagg.collector.tls import Tls, TlsError
 
@@ -99,6 +100,27 @@ async def send(daemon: RunningDaemon, setting: str, data: bytes, context: ssl.SS
         return b""
     finally:
         writer.close()
+
+
+async def test_no_more_handshakes_are_under_way_than_there_may_be(
+    start_daemon: Starter, folder: Path, monkeypatch: pytest.MonkeyPatch, lines: Lines
+) -> None:
+    monkeypatch.setattr(tls, "MOST", 2)
+    daemon = await start_daemon(**over(folder))
+    silent = [await asyncio.open_connection(*daemon.listening["syslog_tls_listen"]) for _ in range(3)]
+    async with asyncio.timeout(30):
+        with contextlib.suppress(ConnectionError):
+            assert await silent[2][0].read() == b""
+        while await daemon.metric("logagg_tls_handshake_failures_total") < 1:
+            await asyncio.sleep(0.01)
+    told = [line["reason"] for line in lines if "handshake" in line["event"]]
+    assert told == ["2 handshakes are under way, and 2 is the most"]
+    for _, writer in silent:
+        writer.close()
+    async with asyncio.timeout(30):  # those that have gone leave room
+        while await daemon.metric("logagg_records_stored_total", transport="syslog-tls") < 1:
+            with contextlib.suppress(OSError):
+                await send(daemon, "syslog_tls_listen", b"%d %b" % (len(FRAME), FRAME), trusting(folder))
 
 
 async def test_syslog_and_relp_over_tls(start_daemon: Starter, folder: Path) -> None:
